@@ -1,0 +1,159 @@
+//! Sizing arithmetic: how many frames a component can hold at worst, at compile time.
+//!
+//! Every component states a [`Budget`]; a system's reserve is their sum, checked against the memory
+//! given before anything runs. The rules are those of the 2007 patch set ("mm: serialize access to
+//! min_free_kbytes", "mm: kmem_alloc_estimate()"), and its published numbers are the test vector.
+
+use core::ops::Add;
+
+/// Bytes in an order-0 frame.
+pub const FRAME_SIZE: usize = 4096;
+
+/// Bytes at the head of every slab that its objects cannot use.
+pub const SLAB_HEADER: usize = 64;
+
+/// A worst case, in frames. Budgets add up.
+///
+/// ```
+/// use mempool::Budget;
+///
+/// // 66 packet buffers of 2016 bytes, two to a frame.
+/// const RX: Budget = Budget::objects(66, 2016, 0);
+/// const TX: Budget = Budget::objects(65, 2016, 0);
+/// const TOTAL: Budget = RX.plus(TX);
+/// assert_eq!((RX.frames(), TX.frames(), TOTAL.frames()), (33, 33, 66));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Budget {
+    frames: usize,
+}
+
+impl Budget {
+    /// Nothing.
+    pub const ZERO: Budget = Budget { frames: 0 };
+
+    /// `n` order-0 frames.
+    #[must_use]
+    pub const fn from_frames(n: usize) -> Budget {
+        Budget { frames: n }
+    }
+
+    /// `count` objects of `size` bytes in slabs of `1 << order` frames:
+    /// `ceil(count / objects_per_slab) << order`.
+    ///
+    /// # Panics
+    ///
+    /// If not even one object fits into a slab. In a `const` that is a compile error.
+    #[must_use]
+    pub const fn objects(count: usize, size: usize, order: u8) -> Budget {
+        Budget::slabs(count, objects_per_slab(size, order), order)
+    }
+
+    /// `count` objects at `per_slab` to a slab of `1 << order` frames.
+    ///
+    /// # Panics
+    ///
+    /// If `per_slab` is 0.
+    #[must_use]
+    pub const fn slabs(count: usize, per_slab: usize, order: u8) -> Budget {
+        assert!(per_slab > 0, "an object must fit into its slab");
+        Budget {
+            frames: count.div_ceil(per_slab) << order,
+        }
+    }
+
+    /// One slab of `1 << order` frames for each of `cpus` that may park one.
+    #[must_use]
+    pub const fn parked(cpus: usize, order: u8) -> Budget {
+        Budget {
+            frames: cpus << order,
+        }
+    }
+
+    /// `bytes` in allocations of any size: sizes are rounded up to a power-of-two class, which at
+    /// worst doubles them, and each of `classes` may leave one frame partly used.
+    #[must_use]
+    pub const fn bytes(bytes: usize, classes: usize) -> Budget {
+        Budget {
+            frames: (2 * bytes).div_ceil(FRAME_SIZE) + classes,
+        }
+    }
+
+    /// Both at once.
+    #[must_use]
+    pub const fn plus(self, other: Budget) -> Budget {
+        Budget {
+            frames: self.frames + other.frames,
+        }
+    }
+
+    /// `n` times this.
+    #[must_use]
+    pub const fn times(self, n: usize) -> Budget {
+        Budget {
+            frames: self.frames * n,
+        }
+    }
+
+    /// Frames of order 0.
+    #[must_use]
+    pub const fn frames(self) -> usize {
+        self.frames
+    }
+
+    /// Refuses a reserve that is too small. In a `const` block the refusal is a compile error:
+    ///
+    /// ```compile_fail
+    /// use mempool::Budget;
+    /// const _: () = Budget::from_frames(66).assert_fits(64);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If `frames` is less than the budget.
+    pub const fn assert_fits(self, frames: usize) {
+        assert!(
+            self.frames <= frames,
+            "the reserve is smaller than its components can need"
+        );
+    }
+}
+
+impl Add for Budget {
+    type Output = Budget;
+
+    fn add(self, rhs: Budget) -> Budget {
+        self.plus(rhs)
+    }
+}
+
+/// Objects of `size` bytes that fit into a slab of `1 << order` frames, beside its header.
+#[must_use]
+pub const fn objects_per_slab(size: usize, order: u8) -> usize {
+    match ((FRAME_SIZE << order) - SLAB_HEADER).checked_div(size) {
+        Some(objects) => objects,
+        None => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `/proc/reserve_info` as published in 2007, 4 KiB pages, one CPU (DESIGN section 6).
+    #[test]
+    fn published_vector_of_2007() {
+        let route = |n| (Budget::slabs(n, 12, 0) + Budget::parked(1, 0)).frames();
+        assert_eq!(route(16384), 1367);
+        assert_eq!(route(4096), 343);
+        assert_eq!(Budget::bytes(262_144, 10 + 2).frames(), 140);
+    }
+
+    #[test]
+    fn objects_that_do_not_fit_count_as_none() {
+        assert_eq!(objects_per_slab(4096, 0), 0);
+        assert_eq!(objects_per_slab(2016, 0), 2);
+        assert_eq!(objects_per_slab(0, 0), 0);
+    }
+}

@@ -1,0 +1,173 @@
+//! Per-task state: the memalloc scope of the running context.
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// What the allocator must know of whoever runs.
+///
+/// A kernel keeps one bit in its task structure and knows whether it runs in an interrupt; it
+/// implements this over its `current` task.
+pub trait TaskContext: Sync {
+    /// Whether the running task is inside a memalloc scope (`PF_MEMALLOC`).
+    fn memalloc(&self) -> bool;
+
+    /// Sets the running task's bit and returns the previous one.
+    fn set_memalloc(&self, on: bool) -> bool;
+
+    /// Whether an interrupt or softirq runs on top of the task; it never inherits the task's
+    /// scope (M1).
+    fn in_interrupt(&self) -> bool;
+}
+
+/// A guard: while it lives, every allocation of the running task is entitled.
+///
+/// Scopes nest, and each restores only what it found: an inner scope that ends does not end the
+/// outer one.
+#[must_use = "the scope ends when the guard is dropped"]
+pub struct MemallocScope<'a> {
+    context: &'a dyn TaskContext,
+    outer: bool,
+    /// The bit belongs to the task that set it: the guard must not change hands.
+    not_send: PhantomData<*const ()>,
+}
+
+impl<'a> MemallocScope<'a> {
+    pub(crate) fn enter(context: &'a dyn TaskContext) -> Self {
+        MemallocScope {
+            context,
+            outer: context.set_memalloc(true),
+            not_send: PhantomData,
+        }
+    }
+}
+
+impl Drop for MemallocScope<'_> {
+    fn drop(&mut self) {
+        self.context.set_memalloc(self.outer);
+    }
+}
+
+impl fmt::Debug for MemallocScope<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemallocScope")
+            .field("outer", &self.outer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The context of a system with one task, interrupts aside: a bare-metal main loop.
+///
+/// ```
+/// use mempool::{SingleTask, TaskContext};
+///
+/// static TASK: SingleTask = SingleTask::new();
+/// let irq = TASK.interrupt();
+/// assert!(TASK.in_interrupt());
+/// drop(irq);
+/// assert!(!TASK.in_interrupt());
+/// ```
+#[derive(Debug, Default)]
+pub struct SingleTask {
+    memalloc: AtomicBool,
+    interrupt: AtomicBool,
+}
+
+impl SingleTask {
+    /// No scope, no interrupt.
+    #[must_use]
+    pub const fn new() -> Self {
+        SingleTask {
+            memalloc: AtomicBool::new(false),
+            interrupt: AtomicBool::new(false),
+        }
+    }
+
+    /// Marks an interrupt handler for as long as the guard lives; handlers nest.
+    pub fn interrupt(&self) -> InterruptScope<'_> {
+        let outer = self.interrupt.load(Ordering::Relaxed);
+        self.interrupt.store(true, Ordering::Relaxed);
+        InterruptScope { task: self, outer }
+    }
+}
+
+impl TaskContext for SingleTask {
+    fn memalloc(&self) -> bool {
+        self.memalloc.load(Ordering::Relaxed)
+    }
+
+    fn set_memalloc(&self, on: bool) -> bool {
+        // Load and store, not swap: there is one task, and some targets have no swap.
+        let before = self.memalloc.load(Ordering::Relaxed);
+        self.memalloc.store(on, Ordering::Relaxed);
+        before
+    }
+
+    fn in_interrupt(&self) -> bool {
+        self.interrupt.load(Ordering::Relaxed)
+    }
+}
+
+/// An interrupt handler runs; see [`SingleTask::interrupt`].
+#[must_use = "the handler ends when the guard is dropped"]
+#[derive(Debug)]
+pub struct InterruptScope<'a> {
+    task: &'a SingleTask,
+    outer: bool,
+}
+
+impl Drop for InterruptScope<'_> {
+    fn drop(&mut self) {
+        self.task.interrupt.store(self.outer, Ordering::Relaxed);
+    }
+}
+
+/// The context of a hosted program: one bit per thread, no interrupts.
+#[cfg(feature = "std")]
+#[derive(Debug, Default, Clone, Copy)]
+pub struct StdContext;
+
+#[cfg(feature = "std")]
+std::thread_local! {
+    static MEMALLOC: core::cell::Cell<bool> = const { core::cell::Cell::new(false) };
+}
+
+#[cfg(feature = "std")]
+impl TaskContext for StdContext {
+    fn memalloc(&self) -> bool {
+        MEMALLOC.get()
+    }
+
+    fn set_memalloc(&self, on: bool) -> bool {
+        MEMALLOC.replace(on)
+    }
+
+    fn in_interrupt(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inner_scope_restores_only_its_own_bit() {
+        let task = SingleTask::new();
+        let outer = MemallocScope::enter(&task);
+        drop(MemallocScope::enter(&task));
+        assert!(task.memalloc(), "the outer scope goes on");
+        drop(outer);
+        assert!(!task.memalloc());
+    }
+
+    #[test]
+    fn nested_interrupts_unwind_in_order() {
+        let task = SingleTask::new();
+        let hard = task.interrupt();
+        drop(task.interrupt());
+        assert!(task.in_interrupt());
+        drop(hard);
+        assert!(!task.in_interrupt());
+    }
+}

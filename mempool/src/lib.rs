@@ -1,0 +1,115 @@
+//! Frames with watermarks and a reserve of derived size, and slabs that spend it only on work that
+//! frees memory.
+//!
+//! # The problem
+//!
+//! To free a page, a system under memory pressure must write it out, and writing needs memory. So
+//! some memory must be kept that only such work can get, on every path, and its size must follow
+//! from what the work can hold at once.
+//!
+//! # The model
+//!
+//! ```text
+//!   Cache / SizedCache      objects; a reserve-derived slab serves only the entitled (M4)
+//!            │
+//!          Zone             min / low / high watermarks above a reserve (M2, M3)
+//!            │   ▲ grows and shrinks the reserve
+//!            │   └── ReserveNode tree: frames go up, charges stay at the node (M5, M6)
+//!       FrameSource         frames: the built-in Buddy, or the kernel's own
+//! ```
+//! Who is *entitled* (M1): the caller whose [`Gfp`] carries the flag that only a
+//! [`MemallocToken`] sets, or who runs in a [memalloc scope](Zone::memalloc), and who did not ask
+//! for [`Gfp::NOMEMALLOC`]. An interrupt never inherits the scope of the task below it.
+//!
+//! # Example
+//!
+//! A reserve for eight packet buffers, computed and not guessed:
+//!
+//! ```
+//! use mempool::{
+//!     Buddy, Budget, BufferCache, FrameEntry, Gfp, ReserveNode, SingleTask, SizedCache,
+//!     Watermarks, Zone,
+//! };
+//!
+//! const SKB: usize = 2016;
+//! const RX: Budget = Budget::objects(8, SKB, 0);
+//! const FRAMES: usize = 64;
+//! const _: () = RX.assert_fits(FRAMES); // a reserve that is too small does not build
+//!
+//! let (mut memory, mut table) = (vec![0u8; (FRAMES + 1) * 4096], [FrameEntry::EMPTY; FRAMES + 1]);
+//! let source = <Buddy>::new(&mut memory, &mut table)?;
+//! let task = SingleTask::new();
+//! let zone = <Zone>::new(&source, &task, Watermarks { min: 4, low: 6, high: 8 })?;
+//! let token = zone.claim_memalloc().expect("claimed once, here");
+//!
+//! let root: ReserveNode<'_> = ReserveNode::root("total", &zone);
+//! let rx = ReserveNode::new("rx");
+//! rx.set_limit(8 * SKB, RX.frames())?;
+//! rx.connect(&root)?;
+//!
+//! // Somebody takes all that ordinary callers can have …
+//! let skbs = <SizedCache>::new("skb", &zone, SKB, 0)?;
+//! let mut hog = Vec::new();
+//! while let Ok(skb) = skbs.alloc(Gfp::ATOMIC) {
+//!     hog.push(skb);
+//! }
+//! // … and eight emergency buffers are there all the same.
+//! for _ in 0..8 {
+//!     let charge = rx.charge(SKB)?;
+//!     let skb = skbs.alloc(token.gfp(Gfp::ATOMIC))?;
+//!     hog.push(skb);
+//!     std::mem::forget(charge);
+//! }
+//! assert!(rx.charge(SKB).is_err());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Modules, from below
+//!
+//! `raw` (the one room with `unsafe`), `buddy`, `zone`, `slab`; `gfp` and `context` (who may);
+//! `reserve` (how much); `budget` (how much that is, at compile time). All names are re-exported
+//! here.
+//!
+//! # Features
+//!
+//! `std`: [`StdContext`] and the host's critical section. `defmt`: formats for errors and
+//! statistics. `ablation`: switches that turn a mechanism off, for tests and demonstrations.
+//!
+//! # Guarantees
+//!
+//! No heap, no recursion beyond the depth of the reserve tree, no lock held across a call to
+//! foreign code other than the [`FrameSource`]. Locks are [`lock_api::RawMutex`]es;
+//! [`CriticalSection`] is the default. Every handle gives its memory back on drop, and a failed
+//! operation has changed nothing.
+#![no_std]
+#![deny(unsafe_code)]
+
+#[cfg(test)]
+extern crate alloc;
+#[cfg(any(test, feature = "std"))]
+extern crate std;
+
+#[cfg(test)]
+mod testbed;
+
+mod buddy;
+mod budget;
+mod context;
+mod gfp;
+mod raw;
+mod reserve;
+mod slab;
+mod zone;
+
+pub use buddy::{Buddy, BuddyError, FrameEntry};
+pub use budget::{Budget, FRAME_SIZE, SLAB_HEADER, objects_per_slab};
+#[cfg(feature = "std")]
+pub use context::StdContext;
+pub use context::{InterruptScope, MemallocScope, SingleTask, TaskContext};
+pub use gfp::{Gfp, MemallocToken};
+pub use raw::{Buffer, CriticalSection, Frame, FrameSource, Object, RawFrame};
+pub use reserve::{
+    BackingError, Charge, ChargeError, Reserve, ReserveBacking, ReserveError, ReserveNode,
+};
+pub use slab::{BufferCache, Cache, CacheError, CacheStats, SizedCache};
+pub use zone::{AllocError, FrameAllocator, Level, Watermarks, Zone, ZoneError, ZoneStats};

@@ -1,0 +1,19 @@
+//! The one room with `unsafe` in it: memory that the rest of the crate knows only by handle.
+//!
+//! Everything above works on indices, counters and owned handles; what turns those into addresses
+//! and bytes is here, behind safe functions where a safe function is possible.
+#![allow(unsafe_code)]
+
+mod arena;
+mod frame;
+mod lock;
+mod object;
+mod slab;
+
+pub(crate) use arena::Arena;
+pub(crate) use frame::FrameOwner;
+pub use frame::{Frame, FrameSource, RawFrame};
+pub use lock::CriticalSection;
+pub use object::Object;
+pub use slab::Buffer;
+pub(crate) use slab::{ObjectHome, Slabs};

@@ -1,0 +1,311 @@
+//! Slab memory: a header and equal objects in a run of frames, and lists of such slabs.
+//!
+//! The header owns the slab's [`Frame`], and with it the reserve tag. Free objects are chained by
+//! index through their own first two bytes. Which list may serve whom is decided above, in
+//! `slab.rs`; this file keeps the pointers right.
+
+use core::fmt;
+use core::mem::size_of;
+use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
+use core::slice;
+
+use super::frame::Frame;
+use crate::SLAB_HEADER;
+
+/// Ends a chain of free objects.
+const NONE: u16 = u16::MAX;
+
+struct Header<'z> {
+    frame: Frame<'z>,
+    next: Option<NonNull<Header<'z>>>,
+    prev: Option<NonNull<Header<'z>>>,
+    first_free: u16,
+    in_use: u16,
+}
+
+const _: () = assert!(size_of::<Header<'static>>() <= SLAB_HEADER);
+
+/// Doubly linked slabs that have a free object.
+struct List<'z> {
+    head: Option<NonNull<Header<'z>>>,
+}
+
+/// An object in use: its address, its slab, and where the slab's memory came from.
+#[derive(Clone, Copy)]
+struct SlabObject {
+    object: NonNull<u8>,
+    slab: NonNull<u8>,
+    from_reserve: bool,
+}
+
+/// Every slab of one cache that has a free object; full ones are known by their objects alone.
+pub(crate) struct Slabs<'z> {
+    /// Indexed by the reserve tag: ordinary slabs, reserve-derived slabs (M4).
+    partial: [List<'z>; 2],
+    stride: usize,
+    per_slab: u16,
+    /// Slabs by tag, full ones included.
+    count: [usize; 2],
+    /// Ordinary slabs without an object in use; at most one is kept.
+    empty: usize,
+}
+
+// SAFETY: the pointers lead only to slabs that this value owns, reached under `&mut self`.
+unsafe impl Send for Slabs<'_> {}
+
+impl<'z> Slabs<'z> {
+    /// `stride` is at least 2 bytes, `per_slab` objects of it fit behind the header.
+    pub(crate) const fn new(stride: usize, per_slab: u16) -> Self {
+        assert!(stride >= size_of::<u16>() && per_slab > 0 && per_slab < NONE);
+        Slabs {
+            partial: [List { head: None }, List { head: None }],
+            stride,
+            per_slab,
+            count: [0; 2],
+            empty: 0,
+        }
+    }
+
+    /// Slabs that exist: ordinary, reserve-derived.
+    pub(crate) fn count(&self) -> [usize; 2] {
+        self.count
+    }
+
+    /// Takes a free object from a slab with that tag.
+    fn pop(&mut self, from_reserve: bool) -> Option<SlabObject> {
+        let slab = self.partial[usize::from(from_reserve)].head?;
+        // SAFETY: slabs on a list are alive, and `&mut self` makes us the only one in them.
+        let header = unsafe { &mut *slab.as_ptr() };
+        let object = object_at(slab, header.first_free, self.stride);
+        // SAFETY: a free object holds the index of the next one; `grow` and `push` wrote it.
+        header.first_free = unsafe { object.cast::<u16>().read_unaligned() };
+        if header.in_use == 0 && !from_reserve {
+            self.empty -= 1;
+        }
+        header.in_use += 1;
+        if header.first_free == NONE {
+            self.unlink(slab, from_reserve);
+        }
+        Some(SlabObject {
+            object,
+            slab: slab.cast(),
+            from_reserve,
+        })
+    }
+
+    /// Makes a slab of `frame`, which must be large enough for the cache's objects.
+    pub(crate) fn grow(&mut self, frame: Frame<'z>) {
+        assert!(SLAB_HEADER + self.stride * usize::from(self.per_slab) <= frame.bytes());
+        let slab = frame.start().cast::<Header<'z>>();
+        let from_reserve = frame.from_reserve();
+        for i in 0..self.per_slab {
+            let next = if i + 1 < self.per_slab { i + 1 } else { NONE };
+            let object = object_at(slab, i, self.stride).cast::<u16>();
+            // SAFETY: inside the frame (asserted above), which is ours alone.
+            unsafe { object.write_unaligned(next) };
+        }
+        let header = Header {
+            frame,
+            next: None,
+            prev: None,
+            first_free: 0,
+            in_use: 0,
+        };
+        // SAFETY: the frame starts with SLAB_HEADER bytes for us, aligned to 64 or more.
+        unsafe { slab.write(header) };
+        self.count[usize::from(from_reserve)] += 1;
+        self.empty += usize::from(!from_reserve);
+        self.link(slab, from_reserve);
+    }
+
+    /// Gives an object back, and the slab's frame with it if that made the slab superfluous: a
+    /// reserve-derived slab goes at once, of ordinary ones one may stay empty.
+    ///
+    /// # Safety
+    ///
+    /// `object` came from `pop` of these slabs, is given back once, and nobody uses it any more.
+    unsafe fn push(&mut self, object: SlabObject) {
+        let slab = object.slab.cast::<Header<'z>>();
+        let offset = object.object.as_ptr() as usize - slab.as_ptr() as usize - SLAB_HEADER;
+        let index = u16::try_from(offset / self.stride).expect("objects have 16-bit indices");
+        // SAFETY: the object is in use, so its slab is alive; `&mut self` makes us the only one.
+        let header = unsafe { &mut *slab.as_ptr() };
+        let was_full = header.first_free == NONE;
+        // SAFETY: the object is ours again, and at least two bytes long.
+        unsafe {
+            object
+                .object
+                .cast::<u16>()
+                .write_unaligned(header.first_free)
+        };
+        header.first_free = index;
+        header.in_use -= 1;
+        let empty = header.in_use == 0;
+        if was_full {
+            self.link(slab, object.from_reserve);
+        }
+        if !empty {
+            return;
+        }
+        if object.from_reserve || self.empty > 0 {
+            drop(self.release(slab, object.from_reserve));
+        } else {
+            self.empty += 1;
+        }
+    }
+
+    /// Takes out the slab that is kept empty, if there is one. O(partial slabs).
+    pub(crate) fn shrink(&mut self) -> Option<Frame<'z>> {
+        let mut at = self.partial[0].head;
+        while let Some(slab) = at {
+            // SAFETY: slabs on a list are alive.
+            let header = unsafe { slab.as_ref() };
+            if header.in_use == 0 {
+                self.empty -= 1;
+                return Some(self.release(slab, false));
+            }
+            at = header.next;
+        }
+        None
+    }
+
+    /// Ends an empty slab and hands out its frame.
+    fn release(&mut self, slab: NonNull<Header<'z>>, from_reserve: bool) -> Frame<'z> {
+        self.unlink(slab, from_reserve);
+        self.count[usize::from(from_reserve)] -= 1;
+        // SAFETY: no object is in use and no list leads here: the header is read for the last time.
+        let header = unsafe { slab.read() };
+        // SAFETY: as above. The padding of a header is uninitialised, a frame's bytes must not be.
+        unsafe { slab.cast::<u8>().write_bytes(0, SLAB_HEADER) };
+        header.frame
+    }
+
+    fn link(&mut self, slab: NonNull<Header<'z>>, from_reserve: bool) {
+        let list = &mut self.partial[usize::from(from_reserve)];
+        // SAFETY: `slab` is alive and on no list; so is the head, if any, on this one.
+        unsafe {
+            (*slab.as_ptr()).prev = None;
+            (*slab.as_ptr()).next = list.head;
+            if let Some(head) = list.head {
+                (*head.as_ptr()).prev = Some(slab);
+            }
+        }
+        list.head = Some(slab);
+    }
+
+    fn unlink(&mut self, slab: NonNull<Header<'z>>, from_reserve: bool) {
+        // SAFETY: `slab` is alive and on the list of its tag, and so are its neighbours.
+        unsafe {
+            let (prev, next) = ((*slab.as_ptr()).prev, (*slab.as_ptr()).next);
+            match prev {
+                Some(prev) => (*prev.as_ptr()).next = next,
+                None => self.partial[usize::from(from_reserve)].head = next,
+            }
+            if let Some(next) = next {
+                (*next.as_ptr()).prev = prev;
+            }
+        }
+    }
+}
+
+impl Drop for Slabs<'_> {
+    fn drop(&mut self) {
+        // Objects borrow their cache, so none is in use: every slab is empty, and at most one of
+        // them was kept.
+        drop(self.shrink());
+        debug_assert_eq!(self.count, [0, 0], "a slab outlived its objects");
+    }
+}
+
+fn object_at(slab: NonNull<Header<'_>>, index: u16, stride: usize) -> NonNull<u8> {
+    // SAFETY: callers pass indices below `per_slab`, which fit into the slab.
+    unsafe {
+        slab.cast::<u8>()
+            .add(SLAB_HEADER + usize::from(index) * stride)
+    }
+}
+
+/// Takes an object back when its handle is dropped.
+pub(crate) trait ObjectHome: Sync {
+    /// Calls `give` once with the slabs that the object came from, under their lock.
+    fn returned(&self, give: &mut dyn FnMut(&mut Slabs<'_>));
+}
+
+/// An owned object of a [`SizedCache`](crate::SizedCache): bytes, given back on drop. The bytes are
+/// whatever the last owner left.
+pub struct Buffer<'c> {
+    object: SlabObject,
+    len: usize,
+    home: &'c dyn ObjectHome,
+}
+
+// SAFETY: the handle owns its bytes alone, and its home is `Sync`.
+unsafe impl Send for Buffer<'_> {}
+// SAFETY: `&Buffer` gives out only `&[u8]` and copies of plain fields.
+unsafe impl Sync for Buffer<'_> {}
+
+impl<'c> Buffer<'c> {
+    /// Takes a free object from a slab with that tag; `slabs` are those of `home`.
+    pub(crate) fn take(
+        slabs: &mut Slabs<'_>,
+        from_reserve: bool,
+        home: &'c dyn ObjectHome,
+    ) -> Option<Self> {
+        let len = slabs.stride;
+        slabs
+            .pop(from_reserve)
+            .map(|object| Buffer { object, len, home })
+    }
+
+    /// Whether the object lies in reserve memory: only the entitled get such a one (M4).
+    #[must_use]
+    pub fn from_reserve(&self) -> bool {
+        self.object.from_reserve
+    }
+
+    pub(super) fn start(&self) -> NonNull<u8> {
+        self.object.object
+    }
+}
+
+impl Drop for Buffer<'_> {
+    fn drop(&mut self) {
+        let mut given = false;
+        self.home.returned(&mut |slabs| {
+            assert!(
+                !core::mem::replace(&mut given, true),
+                "an object is given back once"
+            );
+            // SAFETY: `take` got the object from these slabs for us alone; the handle ends here,
+            // and the assertion above keeps it to once.
+            unsafe { slabs.push(self.object) }
+        });
+    }
+}
+
+impl Deref for Buffer<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `len` initialised bytes that are ours alone.
+        unsafe { slice::from_raw_parts(self.start().as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for Buffer<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and `&mut self` excludes other borrows.
+        unsafe { slice::from_raw_parts_mut(self.start().as_ptr(), self.len) }
+    }
+}
+
+impl fmt::Debug for Buffer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffer")
+            .field("start", &self.start())
+            .field("len", &self.len)
+            .field("from_reserve", &self.from_reserve())
+            .finish_non_exhaustive()
+    }
+}

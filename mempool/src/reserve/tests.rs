@@ -1,0 +1,134 @@
+use alloc::boxed::Box;
+
+use super::*;
+use crate::testbed::machine;
+use crate::{BufferCache, Gfp, SizedCache, Zone};
+
+type Node<'t> = ReserveNode<'t>;
+
+#[test]
+fn m5_demand_goes_up_and_usage_does_not() {
+    let m = machine(64);
+    let (root, net, rx) = (
+        Node::root("total", &m.zone),
+        Node::new("network"),
+        Node::new("rx"),
+    );
+    rx.set_limit(1000, 5).unwrap();
+    net.set_limit(10, 2).unwrap();
+    rx.connect(&net).unwrap();
+    assert_eq!(
+        (net.pages(), root.pages(), m.zone.stats().reserve),
+        (7, 0, 0)
+    );
+    net.connect(&root).unwrap();
+    assert_eq!((root.pages(), m.zone.stats().reserve), (7, 7));
+    rx.set_limit(2000, 9).unwrap();
+    assert_eq!(
+        (net.pages(), root.pages(), m.zone.stats().reserve),
+        (11, 11, 11)
+    );
+    let _charge = rx.charge(600).unwrap();
+    assert_eq!((rx.usage(), net.usage(), root.usage()), (600, 0, 0));
+}
+
+#[test]
+fn m5_a_limit_that_cannot_be_backed_changes_nothing() {
+    let m = machine(64);
+    let (root, net, rx) = (
+        Node::root("total", &m.zone),
+        Node::new("network"),
+        Node::new("rx"),
+    );
+    net.connect(&root).unwrap();
+    rx.set_limit(100, 40).unwrap();
+    rx.connect(&net).unwrap();
+
+    let refused = Err(ReserveError::Backing(BackingError { missing: 24 }));
+    assert_eq!(rx.set_limit(200, 80), refused);
+    assert_eq!(
+        (rx.limit(), rx.pages(), net.pages(), root.pages()),
+        (100, 40, 40, 40)
+    );
+    assert_eq!(m.zone.stats().reserve, 40);
+
+    let big = Node::new("big");
+    big.set_limit(1, 17).unwrap();
+    assert!(matches!(big.connect(&net), Err(ReserveError::Backing(_))));
+    assert_eq!((net.pages(), m.zone.stats().reserve), (40, 40));
+    assert_eq!(big.charge(1).unwrap_err(), ChargeError::Unbacked);
+}
+
+#[test]
+fn m5_a_full_charge_is_admitted_and_one_more_is_not() {
+    let m = machine(64);
+    let (root, rx) = (Node::root("total", &m.zone), Node::new("rx"));
+    rx.set_limit(100, 1).unwrap();
+    rx.connect(&root).unwrap();
+    let full = rx.charge(100).unwrap();
+    assert_eq!(rx.charge(1).unwrap_err(), ChargeError::OverLimit);
+    assert_eq!(rx.set_limit(99, 1), Err(ReserveError::InUse));
+    assert_eq!(rx.disconnect(), Err(ReserveError::InUse));
+    drop(full);
+    assert_eq!((rx.usage(), rx.peak()), (0, 100));
+    assert_eq!(rx.charge(usize::MAX).unwrap_err(), ChargeError::OverLimit);
+}
+
+#[test]
+fn m6_charge_first_then_memory_and_nothing_is_left_at_rest() {
+    let m = machine(64);
+    let token = m.zone.claim_memalloc().unwrap();
+    let (root, rx) = (Node::root("total", &m.zone), Node::new("rx"));
+    rx.set_limit(8 * 2016, 4).unwrap();
+    rx.connect(&root).unwrap();
+    let cache = <SizedCache<'_>>::new("skb", &m.zone, 2016, 0).unwrap();
+    let hog: alloc::vec::Vec<_> = core::iter::from_fn(|| cache.alloc(Gfp::ATOMIC).ok()).collect();
+
+    let charged: alloc::vec::Vec<_> = core::iter::from_fn(|| {
+        let charge = rx.charge(2016).ok()?;
+        // The limit was derived: whatever can be charged can be allocated.
+        let skb = cache
+            .alloc(token.gfp(Gfp::ATOMIC))
+            .expect("frames stand behind the limit");
+        Some((skb, charge))
+    })
+    .collect();
+    assert_eq!(charged.len(), 8);
+    drop(charged);
+    assert_eq!((rx.usage(), m.zone.stats().reserve_in_use), (0, 0));
+    drop(hog);
+}
+
+#[test]
+fn disconnecting_returns_the_frames_of_the_whole_subtree() {
+    let m = machine(64);
+    let (root, net, rx) = (
+        Node::root("total", &m.zone),
+        Node::new("network"),
+        Node::new("rx"),
+    );
+    rx.set_limit(1, 5).unwrap();
+    rx.connect(&net).unwrap();
+    net.connect(&root).unwrap();
+    assert!(rx.charge(1).is_ok());
+    net.disconnect().unwrap();
+    assert_eq!(
+        (root.pages(), net.pages(), m.zone.stats().reserve),
+        (0, 5, 0)
+    );
+    assert_eq!(rx.charge(1).unwrap_err(), ChargeError::Unbacked);
+    net.connect(&root).unwrap();
+    assert_eq!(m.zone.stats().reserve, 5);
+}
+
+#[test]
+fn a_tree_stays_a_tree() {
+    let zone: &'static Zone<'static> = Box::leak(Box::new(machine(64).zone));
+    let (root, a, b) = (Node::root("total", zone), Node::new("a"), Node::new("b"));
+    b.connect(&a).unwrap();
+    assert_eq!(a.connect(&b), Err(ReserveError::Cycle));
+    assert_eq!(a.connect(&a), Err(ReserveError::Cycle));
+    assert_eq!(root.connect(&a), Err(ReserveError::Connected));
+    a.connect(&root).unwrap();
+    assert_eq!(b.connect(&root), Err(ReserveError::Connected));
+}

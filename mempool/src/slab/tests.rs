@@ -1,0 +1,192 @@
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+
+use super::*;
+use crate::testbed::{Machine, machine};
+use crate::{MemallocToken, ReserveBacking};
+use proptest::prelude::*;
+
+const SKB: usize = 2016;
+
+/// 64 frames, 16 of them reserved, and every ordinary object of the cache taken.
+fn exhausted<'c>(m: &Machine, cache: &'c SizedCache<'_>) -> (MemallocToken, Vec<Buffer<'c>>) {
+    m.zone.grow(16).unwrap();
+    let token = m.zone.claim_memalloc().unwrap();
+    (token, drain(cache, Gfp::ATOMIC))
+}
+
+fn drain<'c>(cache: &'c SizedCache<'_>, gfp: Gfp) -> Vec<Buffer<'c>> {
+    core::iter::from_fn(|| cache.alloc(gfp).ok()).collect()
+}
+
+#[test]
+fn m4_reserve_object_never_reaches_ordinary_caller() {
+    let m = machine(64);
+    let cache = SizedCache::new("skb", &m.zone, SKB, 0).unwrap();
+    let (token, _held) = exhausted(&m, &cache);
+
+    let emergency = cache.alloc(token.gfp(Gfp::ATOMIC)).unwrap();
+    assert!(emergency.from_reserve());
+    assert_eq!(
+        cache.stats().reserve_slabs,
+        1,
+        "its slab has a second object, free …"
+    );
+    assert!(
+        cache.alloc(Gfp::ATOMIC).is_err(),
+        "… which is not for an ordinary caller"
+    );
+    assert!(
+        cache
+            .alloc(token.gfp(Gfp::ATOMIC | Gfp::NOMEMALLOC))
+            .is_err()
+    );
+    assert!(cache.alloc(token.gfp(Gfp::ATOMIC)).unwrap().from_reserve());
+}
+
+#[cfg(feature = "ablation")]
+#[test]
+fn m4_without_admission_ordinary_callers_eat_the_reserve() {
+    let m = machine(64);
+    let cache = SizedCache::new("skb", &m.zone, SKB, 0).unwrap();
+    cache.set_admission(false);
+    let (token, _held) = exhausted(&m, &cache);
+    let _emergency = cache.alloc(token.gfp(Gfp::ATOMIC)).unwrap();
+    assert!(cache.alloc(Gfp::ATOMIC).unwrap().from_reserve());
+}
+
+#[test]
+fn m4_one_ordinary_page_does_not_unlock_reserve_objects() {
+    let m = machine(64);
+    let cache = SizedCache::new("skb", &m.zone, SKB, 0).unwrap();
+    let (token, mut held) = exhausted(&m, &cache);
+    let _emergency = cache.alloc(token.gfp(Gfp::ATOMIC)).unwrap();
+
+    held.pop();
+    assert!(
+        !cache.alloc(Gfp::ATOMIC).unwrap().from_reserve(),
+        "an ordinary object came back"
+    );
+    let _kept = cache.alloc(Gfp::ATOMIC).unwrap();
+    assert!(
+        cache.alloc(Gfp::ATOMIC).is_err(),
+        "and unlocks nothing else"
+    );
+}
+
+#[test]
+fn m4_one_reserve_page_does_not_block_ordinary_slabs() {
+    let m = machine(64);
+    let cache = SizedCache::new("skb", &m.zone, SKB, 0).unwrap();
+    let (token, mut held) = exhausted(&m, &cache);
+    let emergency = cache.alloc(token.gfp(Gfp::ATOMIC)).unwrap();
+    held.truncate(held.len() / 2);
+    let again = drain(&cache, Gfp::ATOMIC);
+    assert!(again.len() > 8 && again.iter().all(|b| !b.from_reserve()));
+    assert!(cache.alloc(Gfp::ATOMIC).is_err());
+    drop(emergency);
+}
+
+#[test]
+fn the_entitled_take_ordinary_memory_first() {
+    let m = machine(64);
+    let cache = SizedCache::new("skb", &m.zone, SKB, 0).unwrap();
+    let (token, mut held) = exhausted(&m, &cache);
+    let reserve = cache.alloc(token.gfp(Gfp::ATOMIC)).unwrap();
+    held.pop();
+    let next = cache.alloc(token.gfp(Gfp::ATOMIC)).unwrap();
+    assert!(reserve.from_reserve() && !next.from_reserve());
+}
+
+#[test]
+fn an_empty_reserve_slab_goes_back_at_once() {
+    let m = machine(64);
+    let cache = SizedCache::new("skb", &m.zone, SKB, 0).unwrap();
+    let (token, _held) = exhausted(&m, &cache);
+    let gfp = token.gfp(Gfp::ATOMIC);
+    let (a, b) = (cache.alloc(gfp).unwrap(), cache.alloc(gfp).unwrap());
+    assert_eq!(
+        (m.zone.stats().reserve_in_use, cache.stats().reserve_slabs),
+        (1, 1)
+    );
+    drop(a);
+    assert_eq!(m.zone.stats().reserve_in_use, 1);
+    drop(b);
+    assert_eq!(
+        (m.zone.stats().reserve_in_use, cache.stats().reserve_slabs),
+        (0, 0)
+    );
+}
+
+#[test]
+fn one_ordinary_slab_stays_and_shrink_returns_it() {
+    let m = machine(64);
+    let cache = SizedCache::new("skb", &m.zone, SKB, 0).unwrap();
+    drop(drain(&cache, Gfp::ATOMIC));
+    assert_eq!((m.zone.stats().free, cache.stats().slabs), (63, 1));
+    assert_eq!(cache.shrink(), 1);
+    assert_eq!((m.zone.stats().free, cache.shrink()), (64, 0));
+    drop(cache.alloc(Gfp::ATOMIC).unwrap());
+    drop(cache);
+    assert_eq!(m.zone.stats().free, 64, "a cache leaves nothing behind");
+}
+
+#[test]
+fn typed_objects_are_dropped_once_and_a_refused_value_comes_back() {
+    let m = machine(16);
+    let cache: Cache<'_, (Rc<()>, [u8; 100])> = Cache::new("rc", &m.zone, 0).unwrap();
+    let rc = Rc::new(());
+    let mut held = Vec::new();
+    let refused = loop {
+        match cache.alloc(Gfp::KERNEL, (rc.clone(), [7; 100])) {
+            Ok(object) => held.push(object),
+            Err((error, value)) => break (error, value),
+        }
+    };
+    assert_eq!(refused.0, AllocError::Exhausted);
+    assert_eq!(Rc::strong_count(&rc), 1 + held.len() + 1);
+    assert!(held.iter().all(|o| o.1 == [7; 100]));
+    drop((held, refused));
+    assert_eq!(Rc::strong_count(&rc), 1);
+}
+
+#[test]
+fn sizes_that_cannot_work_are_refused() {
+    let m = machine(16);
+    let new = |size, order| <SizedCache<'_>>::new("x", &m.zone, size, order).unwrap_err();
+    assert_eq!(new(1, 0), CacheError::ObjectTooSmall);
+    assert_eq!(new(2, 10), CacheError::ObjectTooSmall);
+    assert_eq!(new(4096, 0), CacheError::ObjectTooLarge);
+}
+
+proptest! {
+    /// Every object keeps its bytes until it is given back, whatever is allocated around it.
+    #[test]
+    fn objects_never_overlap(ops in prop::collection::vec((any::<bool>(), any::<bool>(), any::<prop::sample::Index>()), 1..300), size in 2usize..1300) {
+        let m = machine(32);
+        m.zone.grow(8).unwrap();
+        let token = m.zone.claim_memalloc().unwrap();
+        let cache = <SizedCache<'_>>::new("any", &m.zone, size, 0).unwrap();
+        let mut held: Vec<(Buffer<'_>, u8)> = Vec::new();
+        for (n, (take, entitled, which)) in ops.into_iter().enumerate() {
+            if take {
+                let gfp = if entitled { token.gfp(Gfp::ATOMIC) } else { Gfp::ATOMIC };
+                if let Ok(mut buffer) = cache.alloc(gfp) {
+                    prop_assert!(entitled || !buffer.from_reserve());
+                    buffer.fill(n as u8);
+                    held.push((buffer, n as u8));
+                }
+            } else if !held.is_empty() {
+                let (buffer, byte) = held.swap_remove(which.index(held.len()));
+                prop_assert!(buffer.iter().all(|b| *b == byte));
+            }
+            prop_assert_eq!(cache.stats().in_use, held.len());
+        }
+        for (buffer, byte) in held {
+            prop_assert!(buffer.iter().all(|b| *b == byte));
+        }
+        cache.shrink();
+        prop_assert_eq!(m.zone.stats().free, 32);
+        prop_assert_eq!(m.zone.stats().reserve_in_use, 0);
+    }
+}

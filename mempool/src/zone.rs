@@ -1,0 +1,384 @@
+//! A zone: watermarks and a reserve over any frame source.
+//!
+//! ```text
+//!  total ┬
+//!        │  free: anybody
+//!  high  ┤  background reclaim may rest above
+//!  low   ┤  background reclaim starts below
+//!  min   ┤  ordinary allocations fail below (less for the urgent, never nothing)
+//!        │
+//!  reserve ── only the entitled, and what they get is tagged
+//!      0 ┴
+//! ```
+//! The marks are counted from the top of the reserve: a level of `reserve + min` is "at min".
+
+use core::fmt;
+
+use lock_api::{Mutex, RawMutex};
+
+use crate::raw::{FrameOwner, RawFrame};
+use crate::{
+    BackingError, CriticalSection, Frame, FrameSource, Gfp, MemallocScope, MemallocToken,
+    ReserveBacking, TaskContext,
+};
+
+/// Levels of free frames, each counted above the reserve: `min <= low <= high`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Watermarks {
+    /// Ordinary allocations fail below.
+    pub min: usize,
+    /// Background reclaim starts below.
+    pub low: usize,
+    /// Background reclaim rests above.
+    pub high: usize,
+}
+
+/// How many frames are free, against the marks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Level {
+    /// Free frames, those of the reserve included.
+    pub free: usize,
+    /// Frames that ordinary allocations never get.
+    pub reserve: usize,
+    /// The marks above the reserve.
+    pub marks: Watermarks,
+}
+
+impl Level {
+    /// Free frames above the reserve.
+    #[must_use]
+    pub const fn ordinary(self) -> usize {
+        self.free.saturating_sub(self.reserve)
+    }
+
+    /// A [`Gfp::KERNEL`] allocation would fail.
+    #[must_use]
+    pub const fn below_min(self) -> bool {
+        self.ordinary() <= self.marks.min
+    }
+
+    /// Background reclaim should work.
+    #[must_use]
+    pub const fn below_low(self) -> bool {
+        self.ordinary() < self.marks.low
+    }
+
+    /// Background reclaim may not rest yet.
+    #[must_use]
+    pub const fn below_high(self) -> bool {
+        self.ordinary() < self.marks.high
+    }
+}
+
+/// What a zone counted since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct ZoneStats {
+    /// Frames that exist.
+    pub total: usize,
+    /// Frames that are free now.
+    pub free: usize,
+    /// Frames set aside for the entitled.
+    pub reserve: usize,
+    /// The fewest free frames that any allocation left.
+    pub min_free: usize,
+    /// Frames handed out with the reserve tag, now.
+    pub reserve_in_use: usize,
+    /// The most of those at once.
+    pub reserve_peak: usize,
+    /// Ordinary requests refused at their watermark.
+    pub refused: u64,
+    /// Entitled requests refused: nothing was left at all.
+    pub exhausted: u64,
+}
+
+/// Frames under watermarks, with a reserve for work that frees memory (M2, M3).
+///
+/// ```
+/// use mempool::{Buddy, FrameEntry, Gfp, ReserveBacking, SingleTask, Watermarks, Zone};
+///
+/// let (mut memory, mut table) = (vec![0u8; 65 * 4096], [FrameEntry::EMPTY; 65]);
+/// let source = <Buddy>::new(&mut memory, &mut table)?;
+/// let task = SingleTask::new();
+/// let zone = <Zone>::new(&source, &task, Watermarks { min: 4, low: 8, high: 16 })?;
+/// zone.grow(8)?;
+///
+/// let mut held = Vec::new();
+/// while let Ok(frame) = zone.alloc(0, Gfp::KERNEL) {
+///     held.push(frame);
+/// }
+/// assert_eq!(zone.stats().free, 8 + 4, "an ordinary caller stops at reserve + min");
+///
+/// let token = zone.claim_memalloc().expect("the first claim");
+/// let scope = zone.memalloc(&token);
+/// let frame = zone.alloc(0, Gfp::KERNEL)?;
+/// assert!(frame.from_reserve());
+/// # drop(scope);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Zone<'m, R = CriticalSection> {
+    source: &'m dyn FrameSource,
+    context: &'m dyn TaskContext,
+    marks: Watermarks,
+    state: Mutex<R, State>,
+}
+
+struct State {
+    reserve: usize,
+    min_free: usize,
+    reserve_in_use: usize,
+    reserve_peak: usize,
+    refused: u64,
+    exhausted: u64,
+    claimed: bool,
+}
+
+impl<'m, R: RawMutex> Zone<'m, R> {
+    /// A zone over `source` without a reserve; a [`ReserveNode`](crate::ReserveNode) root grows it.
+    ///
+    /// # Errors
+    ///
+    /// [`ZoneError`] if the marks are not in order or exceed the frames.
+    pub fn new(
+        source: &'m dyn FrameSource,
+        context: &'m dyn TaskContext,
+        marks: Watermarks,
+    ) -> Result<Self, ZoneError> {
+        if marks.min > marks.low || marks.low > marks.high {
+            return Err(ZoneError::MarksOutOfOrder);
+        }
+        if marks.high >= source.total() {
+            return Err(ZoneError::TooSmall {
+                frames: source.total(),
+                needed: marks.high + 1,
+            });
+        }
+        let state = State {
+            reserve: 0,
+            min_free: source.free_frames(),
+            reserve_in_use: 0,
+            reserve_peak: 0,
+            refused: 0,
+            exhausted: 0,
+            claimed: false,
+        };
+        Ok(Zone {
+            source,
+            context,
+            marks,
+            state: Mutex::new(state),
+        })
+    }
+
+    /// The right to dip into the reserve: once, to whoever asks first.
+    pub fn claim_memalloc(&self) -> Option<MemallocToken> {
+        let taken = core::mem::replace(&mut self.state.lock().claimed, true);
+        (!taken).then(MemallocToken::new)
+    }
+
+    /// Entitles the running task until the guard is dropped (`PF_MEMALLOC`).
+    pub fn memalloc(&self, _token: &MemallocToken) -> MemallocScope<'_> {
+        MemallocScope::enter(self.context)
+    }
+
+    /// A snapshot of the counters.
+    pub fn stats(&self) -> ZoneStats {
+        let state = self.state.lock();
+        ZoneStats {
+            total: self.source.total(),
+            free: self.source.free_frames(),
+            reserve: state.reserve,
+            min_free: state.min_free,
+            reserve_in_use: state.reserve_in_use,
+            reserve_peak: state.reserve_peak,
+            refused: state.refused,
+            exhausted: state.exhausted,
+        }
+    }
+}
+
+impl<R: RawMutex + Send + Sync> Zone<'_, R> {
+    /// Takes `1 << order` consecutive frames. Their bytes are whatever the last owner left, unless
+    /// [`Gfp::ZERO`] is set. O(log n) over [`Buddy`](crate::Buddy).
+    ///
+    /// Never waits, whatever the flags: making room is the pager's business.
+    ///
+    /// # Errors
+    ///
+    /// [`AllocError::Exhausted`] if that would cross the caller's watermark (or, for the entitled,
+    /// if nothing is left), [`AllocError::BadOrder`] if no such run can ever exist.
+    pub fn alloc(&self, order: u8, gfp: Gfp) -> Result<Frame<'_>, AllocError> {
+        if order > self.source.max_order() {
+            return Err(AllocError::BadOrder);
+        }
+        let entitled = self.entitled(gfp);
+        let needed = 1usize << order;
+
+        let mut state = self.state.lock();
+        let free = self.source.free_frames();
+        let floor = state.reserve + gfp.floor(self.marks.min);
+        // M3: the tag says that the reserve was needed, not that the caller might have used it.
+        let from_reserve = free < floor + needed;
+        if from_reserve && !entitled {
+            state.refused += 1;
+            return Err(AllocError::Exhausted);
+        }
+        let Some(mut frame) = Frame::take(self.source, order, from_reserve, self) else {
+            *if entitled {
+                &mut state.exhausted
+            } else {
+                &mut state.refused
+            } += 1;
+            return Err(AllocError::Exhausted);
+        };
+        state.min_free = state.min_free.min(free - needed);
+        if from_reserve {
+            state.reserve_in_use += needed;
+            state.reserve_peak = state.reserve_peak.max(state.reserve_in_use);
+        }
+        drop(state);
+
+        if gfp.contains(Gfp::ZERO) {
+            frame.fill(0);
+        }
+        Ok(frame)
+    }
+}
+
+/// Whoever hands out frames under watermarks, without the zone's type parameters.
+pub trait FrameAllocator: Sync {
+    /// See [`Zone::alloc`].
+    ///
+    /// # Errors
+    ///
+    /// See [`Zone::alloc`].
+    fn alloc(&self, order: u8, gfp: Gfp) -> Result<Frame<'_>, AllocError>;
+
+    /// Whether the running context may dip into the reserve with these flags (M1): it carries the
+    /// flag or runs, not as an interrupt, in a memalloc scope; and `NOMEMALLOC` is not set.
+    fn entitled(&self, gfp: Gfp) -> bool;
+
+    /// Free frames against the marks.
+    fn level(&self) -> Level;
+}
+
+impl<R: RawMutex + Send + Sync> FrameAllocator for Zone<'_, R> {
+    fn alloc(&self, order: u8, gfp: Gfp) -> Result<Frame<'_>, AllocError> {
+        Zone::alloc(self, order, gfp)
+    }
+
+    fn entitled(&self, gfp: Gfp) -> bool {
+        let scope = || self.context.memalloc() && !self.context.in_interrupt();
+        !gfp.contains(Gfp::NOMEMALLOC) && (gfp.contains(Gfp::MEMALLOC) || scope())
+    }
+
+    fn level(&self) -> Level {
+        let state = self.state.lock();
+        Level {
+            free: self.source.free_frames(),
+            reserve: state.reserve,
+            marks: self.marks,
+        }
+    }
+}
+
+impl<R: RawMutex + Send + Sync> ReserveBacking for Zone<'_, R> {
+    fn grow(&self, frames: usize) -> Result<(), BackingError> {
+        let mut state = self.state.lock();
+        let needed = state.reserve + frames + self.marks.min;
+        let free = self.source.free_frames();
+        if free < needed {
+            return Err(BackingError {
+                missing: needed - free,
+            });
+        }
+        state.reserve += frames;
+        Ok(())
+    }
+
+    fn shrink(&self, frames: usize) {
+        let mut state = self.state.lock();
+        debug_assert!(
+            frames <= state.reserve,
+            "more was given back than was taken"
+        );
+        state.reserve = state.reserve.saturating_sub(frames);
+    }
+}
+
+impl<R: RawMutex + Send + Sync> FrameOwner for Zone<'_, R> {
+    fn released(&self, raw: RawFrame, from_reserve: bool, free: &mut dyn FnMut(&dyn FrameSource)) {
+        let mut state = self.state.lock();
+        free(self.source);
+        if from_reserve {
+            state.reserve_in_use -= 1 << raw.order();
+        }
+    }
+}
+
+impl<R> fmt::Debug for Zone<'_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Zone")
+            .field("marks", &self.marks)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why an allocation failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum AllocError {
+    /// It would have crossed the caller's watermark, or nothing was left.
+    Exhausted,
+    /// The source never has a run of that order.
+    BadOrder,
+}
+
+impl fmt::Display for AllocError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            AllocError::Exhausted => "no frame above the caller's watermark",
+            AllocError::BadOrder => "the source has no runs of that order",
+        })
+    }
+}
+
+impl core::error::Error for AllocError {}
+
+/// Why a zone cannot be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum ZoneError {
+    /// `min <= low <= high` does not hold.
+    MarksOutOfOrder,
+    /// The marks exceed the frames.
+    TooSmall {
+        /// Frames of the source.
+        frames: usize,
+        /// Frames needed.
+        needed: usize,
+    },
+}
+
+impl fmt::Display for ZoneError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ZoneError::MarksOutOfOrder => write!(f, "the watermarks are not min <= low <= high"),
+            ZoneError::TooSmall { frames, needed } => {
+                write!(
+                    f,
+                    "the source has {frames} frames, the watermarks need {needed}"
+                )
+            }
+        }
+    }
+}
+
+impl core::error::Error for ZoneError {}
+
+#[cfg(test)]
+mod tests;
