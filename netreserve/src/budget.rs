@@ -1,0 +1,76 @@
+//! How much reserve packets can need, from the sizes of the rings (N4).
+//!
+//! A receive skb is in the ring, or in the [drop ladder](crate::Ingress) on its way out of it, or
+//! with the swap stack: being read there, or waiting for its transmit skb. The ladder handles one
+//! frame at a time and the swap stack is handed one at a time, so that with a ring of `n` no more
+//! than `n + 2` exist. Nothing else may keep an emergency skb (N2).
+//!
+//! A transmit skb is in the ring, or being filled or waiting for room in the ring, or the spare
+//! that is held before a received frame is handed up (N5): `n + 2` again.
+//!
+//! Each is charged with its truesize, the object size of the cache. The frames behind them are
+//! those of full slabs: the cache uses up partial reserve slabs before it makes another.
+
+use mempool::Budget;
+
+/// Receive skbs that can exist at once beside those of others: the ring, one in the ladder, one
+/// with the swap stack.
+#[must_use]
+pub const fn rx_skbs(ring: usize) -> usize {
+    ring + 2
+}
+
+/// Transmit skbs that can exist at once: the ring, one being filled, the spare.
+#[must_use]
+pub const fn tx_skbs(ring: usize) -> usize {
+    ring + 2
+}
+
+/// Limit of the receive node in bytes, for skbs of `size` bytes.
+#[must_use]
+pub const fn rx_limit(ring: usize, size: usize) -> usize {
+    rx_skbs(ring) * size
+}
+
+/// Limit of the transmit node in bytes, for skbs of `size` bytes.
+#[must_use]
+pub const fn tx_limit(ring: usize, size: usize) -> usize {
+    tx_skbs(ring) * size
+}
+
+/// Frames behind the receive node: skbs of `size` bytes in slabs of `1 << order` frames.
+///
+/// # Panics
+///
+/// If no skb fits into a slab; in a `const` that is a compile error.
+#[must_use]
+pub const fn rx_budget(ring: usize, size: usize, order: u8) -> Budget {
+    Budget::objects(rx_skbs(ring), size, order)
+}
+
+/// Frames behind the transmit node: skbs of `size` bytes in slabs of `1 << order` frames.
+///
+/// # Panics
+///
+/// If no skb fits into a slab; in a `const` that is a compile error.
+#[must_use]
+pub const fn tx_budget(ring: usize, size: usize, order: u8) -> Budget {
+    Budget::objects(tx_skbs(ring), size, order)
+}
+
+/// Frames behind both nodes.
+///
+/// ```
+/// use mempool::Budget;
+///
+/// const NETWORK: Budget = netreserve::budget(64, 64, 2016, 0);
+/// const _: () = NETWORK.assert_fits(66);
+/// ```
+///
+/// # Panics
+///
+/// If no skb fits into a slab; in a `const` that is a compile error.
+#[must_use]
+pub const fn budget(rx_ring: usize, tx_ring: usize, size: usize, order: u8) -> Budget {
+    rx_budget(rx_ring, size, order).plus(tx_budget(tx_ring, size, order))
+}

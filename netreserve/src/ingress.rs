@@ -1,0 +1,246 @@
+//! The drop ladder: what becomes of a received frame, decided at the first moment at which it can
+//! be.
+
+use core::fmt;
+
+use lock_api::Mutex;
+use mempool::CriticalSection;
+
+use crate::class::{ETHERNET_HEADER, VLAN_TAG, priority_tagged};
+use crate::{
+    Class, DropCounts, DropReason, FlowTable, Skb, SocketId, SocketTable, classify,
+    classify_outgoing,
+};
+
+/// What became of a received skb.
+#[derive(Debug)]
+#[must_use = "a frame for the swap stack is lost when the verdict is dropped"]
+pub enum Verdict<'m> {
+    /// It serves the VM: the swap stack must have it, and must free it before it asks for the next.
+    Swap(Skb<'m>),
+    /// It is in a socket's queue.
+    Delivered(SocketId),
+    /// It is free again.
+    Dropped(DropReason),
+}
+
+/// What an [`Ingress`] counted since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct IngressStats {
+    /// Frames received.
+    pub received: u64,
+    /// Of those, in emergency skbs.
+    pub received_emergency: u64,
+    /// Frames of VMIO flows, handed to the swap stack.
+    pub vmio: u64,
+    /// Frames of their control plane, handed to the swap stack.
+    pub control: u64,
+    /// Frames queued at sockets.
+    pub delivered: u64,
+    /// Emergency skbs let out, with VMIO or its control plane in them.
+    pub sent_emergency: u64,
+    /// Frames dropped, received or to be sent, by reason.
+    pub dropped: DropCounts,
+    /// Frames of VMIO flows among them. Anything but 0 means that the swap connection is being
+    /// fragmented on its way, and must use smaller segments.
+    pub vmio_dropped: u64,
+}
+
+/// Judges frames in both directions: an emergency skb serves the VM, or is freed at once (N2).
+///
+/// | frame | ordinary skb | emergency skb |
+/// |---|---|---|
+/// | cannot be read, or for another host | dropped | dropped |
+/// | VMIO, or its control plane | swap stack | swap stack |
+/// | UDP, TCP | its socket, within its limits | dropped |
+/// | foreign ARP | dropped: it could evict the server's entry (N8) | dropped |
+/// | fragment, ICMP, other protocols | dropped: nobody here takes them | dropped |
+///
+/// VMIO never passes through the sockets, so that their limits cannot hold it up (N7). A fragment
+/// serves nobody: only the first one of a packet has ports, and whoever let the others in would
+/// have to keep them. The swap connection's segments must fit the path's MTU.
+///
+/// Shared by reference. O(1), and no lock is held while a packet is freed.
+///
+/// ```
+/// use netreserve::{FlowTable, Ingress, ProtocolMemory, SocketTable};
+///
+/// let flows = FlowTable::new(&mut [], &mut []);
+/// let sockets = SocketTable::new(&mut [], &mut [], ProtocolMemory::each(0));
+/// let ingress = Ingress::new(&flows, &sockets, [2, 0, 0, 0, 0, 1]);
+/// assert_eq!(ingress.stats().dropped.total(), 0);
+/// ```
+pub struct Ingress<'m> {
+    flows: &'m FlowTable<'m>,
+    sockets: &'m SocketTable<'m>,
+    hardware_addr: [u8; 6],
+    state: Mutex<CriticalSection, State>,
+}
+
+struct State {
+    stats: IngressStats,
+    #[cfg(feature = "ablation")]
+    filter: bool,
+}
+
+impl<'m> Ingress<'m> {
+    /// A ladder for the card with the address `hardware_addr`.
+    #[must_use]
+    pub fn new(
+        flows: &'m FlowTable<'m>,
+        sockets: &'m SocketTable<'m>,
+        hardware_addr: [u8; 6],
+    ) -> Self {
+        Ingress {
+            flows,
+            sockets,
+            hardware_addr,
+            state: Mutex::new(State {
+                stats: IngressStats::default(),
+                #[cfg(feature = "ablation")]
+                filter: true,
+            }),
+        }
+    }
+
+    /// Judges a received frame. What serves the VM comes back without its priority tag, if it had
+    /// one: stacks do not expect it.
+    pub fn receive(&self, mut skb: Skb<'m>) -> Verdict<'m> {
+        let emergency = skb.is_emergency();
+        let class = classify(skb.data(), self.flows);
+        self.count(|stats| {
+            stats.received += 1;
+            stats.received_emergency += u64::from(emergency);
+        });
+        let reason = match class {
+            Class::Malformed(_) => DropReason::Malformed,
+            _ if self.other_host(skb.data()) => DropReason::OtherHost,
+            Class::Vmio => {
+                self.count(|stats| stats.vmio += 1);
+                strip_tag(&mut skb);
+                return Verdict::Swap(skb);
+            }
+            Class::Control(_) => {
+                self.count(|stats| stats.control += 1);
+                strip_tag(&mut skb);
+                return Verdict::Swap(skb);
+            }
+            Class::Socket {
+                protocol,
+                local_port,
+            } => {
+                let result = if self.filter() {
+                    self.sockets.deliver(protocol, local_port, skb)
+                } else {
+                    self.sockets.enqueue(protocol, local_port, skb)
+                };
+                return match result {
+                    Ok(socket) => {
+                        self.count(|stats| stats.delivered += 1);
+                        Verdict::Delivered(socket)
+                    }
+                    Err((reason, skb)) => Verdict::Dropped(self.discard(skb, class, reason)),
+                };
+            }
+            Class::Icmp if emergency => DropReason::EmergencyIcmp,
+            Class::Arp if emergency => DropReason::EmergencyArp,
+            Class::Fragment { .. } if emergency => DropReason::EmergencyFragment,
+            Class::Other if emergency => DropReason::EmergencyOther,
+            Class::Arp => DropReason::ForeignArp,
+            Class::Fragment { .. } => DropReason::Fragment,
+            Class::Icmp | Class::Other => DropReason::NoProtocol,
+        };
+        Verdict::Dropped(self.discard(skb, class, reason))
+    }
+
+    /// Judges a finished frame before it is sent: an emergency skb carries VMIO or its control
+    /// plane, or is freed and counted (N2, N6). TCP stacks carry no mark from a socket to its
+    /// packets, so that the frame itself has to say.
+    ///
+    /// # Errors
+    ///
+    /// [`DropReason::EmergencyTransmit`]: the skb is free again.
+    pub fn egress(&self, skb: Skb<'m>) -> Result<Skb<'m>, DropReason> {
+        if !skb.is_emergency() {
+            return Ok(skb);
+        }
+        let class = classify_outgoing(skb.data(), self.flows);
+        if class.serves_vm() {
+            self.count(|stats| stats.sent_emergency += 1);
+            Ok(skb)
+        } else {
+            Err(self.discard(skb, class, DropReason::EmergencyTransmit))
+        }
+    }
+
+    /// A snapshot of the counters.
+    #[must_use]
+    pub fn stats(&self) -> IngressStats {
+        self.state.lock().stats
+    }
+
+    /// The sockets behind the ladder.
+    #[must_use]
+    pub fn sockets(&self) -> &'m SocketTable<'m> {
+        self.sockets
+    }
+
+    /// Switches the VMIO filter off (or on again): emergency skbs then go to any socket, as on a
+    /// system that has a reserve but does not look at what fills it.
+    #[cfg(feature = "ablation")]
+    pub fn set_vmio_filter(&self, on: bool) {
+        self.state.lock().filter = on;
+    }
+
+    #[cfg(feature = "ablation")]
+    fn filter(&self) -> bool {
+        self.state.lock().filter
+    }
+
+    #[cfg(not(feature = "ablation"))]
+    fn filter(&self) -> bool {
+        true
+    }
+
+    /// Unicast to another card: a switch that does not know better, or promiscuous mode.
+    fn other_host(&self, frame: &[u8]) -> bool {
+        frame
+            .first_chunk::<6>()
+            .is_some_and(|to| to[0] & 1 == 0 && *to != self.hardware_addr)
+    }
+
+    fn discard(&self, skb: Skb<'m>, class: Class, reason: DropReason) -> DropReason {
+        drop(skb);
+        self.count(|stats| {
+            stats.dropped.count(reason);
+            let vmio = class.serves_vm() || class == Class::Fragment { vmio: true };
+            stats.vmio_dropped += u64::from(vmio && reason != DropReason::OtherHost);
+        });
+        reason
+    }
+
+    fn count(&self, update: impl FnOnce(&mut IngressStats)) {
+        update(&mut self.state.lock().stats);
+    }
+}
+
+/// Moves the addresses over the tag.
+fn strip_tag(skb: &mut Skb<'_>) {
+    if priority_tagged(skb.data()) {
+        skb.data_mut().copy_within(..ETHERNET_HEADER - 2, VLAN_TAG);
+        // A tagged frame is longer than its tag.
+        let _ = skb.pull(VLAN_TAG);
+    }
+}
+
+impl fmt::Debug for Ingress<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ingress")
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

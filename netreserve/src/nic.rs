@@ -1,0 +1,46 @@
+//! Network cards, as the receive path sees them: owned buffers, no stack.
+
+use crate::{Skb, SkbPool};
+
+/// A driver over two rings of owned skbs.
+///
+/// The sizes of both rings are constants and go into the budget (N4): see
+/// [`rx_budget`](crate::rx_budget) and [`tx_budget`](crate::tx_budget).
+pub trait Nic<'m> {
+    /// Refills the receive ring from `pool`, as far as it has skbs, and returns the next frame.
+    ///
+    /// `None` if no frame has come, or if none could come because the ring is empty. The skb's
+    /// data is the whole Ethernet frame without its check sequence.
+    fn receive(&mut self, pool: &SkbPool<'m>) -> Option<Skb<'m>>;
+
+    /// Puts a finished Ethernet frame into the transmit ring.
+    ///
+    /// # Errors
+    ///
+    /// The ring is full; the skb comes back.
+    fn transmit(&mut self, skb: Skb<'m>) -> Result<(), Skb<'m>>;
+
+    /// Frees what has been sent, and says whether the transmit ring has room.
+    fn tx_ready(&mut self) -> bool;
+
+    /// The largest IP packet, in bytes: the frame without its Ethernet header of 14.
+    fn mtu(&self) -> usize;
+
+    /// The card's own address.
+    fn hardware_addr(&self) -> [u8; 6];
+
+    /// What the card does with checksums; nothing, unless a driver says otherwise.
+    fn checksum_offload(&self) -> ChecksumOffload {
+        ChecksumOffload::default()
+    }
+}
+
+/// Checksums of UDP and TCP over IPv4 that a card takes care of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct ChecksumOffload {
+    /// Received packets were verified already.
+    pub rx: bool,
+    /// Sent packets are completed by the card.
+    pub tx: bool,
+}

@@ -1,0 +1,235 @@
+//! Where skbs come from: ordinary memory first, then the reserve, charged.
+
+use core::fmt;
+
+use lock_api::Mutex;
+use mempool::{AllocError, BufferCache, ChargeError, CriticalSection, Gfp, MemallocToken, Reserve};
+
+use crate::{FlowTable, Skb};
+
+/// Allocates skbs for receiving and for sending.
+///
+/// Ordinary memory comes first. Only when that fails, and only while there is a VMIO flow (N1), the
+/// skb is charged to its reserve node and then allocated with the token; should ordinary memory
+/// have come free meanwhile, it is taken and the charge ends (M6). A node bounds what its side can
+/// hold of the reserve; [`rx_limit`](crate::rx_limit) and [`tx_limit`](crate::tx_limit) say how
+/// much that must be.
+///
+/// Shared by reference. O(1), but for the making of a slab.
+///
+/// ```
+/// # use mempool::{Buddy, FrameEntry, ReserveNode, SingleTask, SizedCache, Watermarks, Zone};
+/// use netreserve::{FlowTable, SkbPool, Slot};
+///
+/// # let (mut memory, mut table) = (vec![0u8; 65 * 4096], [FrameEntry::EMPTY; 65]);
+/// # let source = <Buddy>::new(&mut memory, &mut table)?;
+/// # let task = SingleTask::new();
+/// # let zone = <Zone>::new(&source, &task, Watermarks::default())?;
+/// // … a zone, and the reserve nodes `rx` and `tx` …
+/// # let (rx, tx) = (<ReserveNode>::new("rx"), <ReserveNode>::new("tx"));
+/// let token = zone.claim_memalloc().expect("claimed once, here");
+/// let skbs = <SizedCache>::new("skb", &zone, 2016, 0)?;
+/// let (mut flows, mut peers) = ([const { Slot::EMPTY }; 8], [const { Slot::EMPTY }; 4]);
+/// let flows = FlowTable::new(&mut flows, &mut peers);
+/// let pool = SkbPool::new(&skbs, &rx, &tx, &flows, token);
+///
+/// let skb = pool.alloc_rx()?;
+/// assert_eq!((skb.is_emergency(), skb.tailroom()), (false, 2016));
+/// # drop(skb);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct SkbPool<'m> {
+    cache: &'m dyn BufferCache,
+    rx: &'m dyn Reserve,
+    tx: &'m dyn Reserve,
+    flows: &'m FlowTable<'m>,
+    token: MemallocToken,
+    headroom: usize,
+    stats: Mutex<CriticalSection, PoolStats>,
+}
+
+/// What one side of a pool allocated since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct AllocStats {
+    /// Skbs of ordinary memory.
+    pub ordinary: u64,
+    /// Skbs of the reserve.
+    pub emergency: u64,
+    /// Requests that got nothing.
+    pub failed: u64,
+}
+
+/// A snapshot of a pool's counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct PoolStats {
+    /// For receiving.
+    pub rx: AllocStats,
+    /// For sending.
+    pub tx: AllocStats,
+}
+
+impl<'m> SkbPool<'m> {
+    /// A pool over `cache`, whose emergency skbs are charged in bytes to `rx` and `tx`.
+    ///
+    /// All skbs of the reserve must come from here: two pools may share a cache, but then each
+    /// needs nodes of its own.
+    #[must_use]
+    pub fn new(
+        cache: &'m dyn BufferCache,
+        rx: &'m dyn Reserve,
+        tx: &'m dyn Reserve,
+        flows: &'m FlowTable<'m>,
+        token: MemallocToken,
+    ) -> Self {
+        SkbPool {
+            cache,
+            rx,
+            tx,
+            flows,
+            token,
+            headroom: 0,
+            stats: Mutex::new(PoolStats::default()),
+        }
+    }
+
+    /// Gives every skb `headroom` bytes in front, for what a driver puts before a frame.
+    #[must_use]
+    pub fn with_headroom(mut self, headroom: usize) -> Self {
+        self.headroom = headroom;
+        self
+    }
+
+    /// The largest frame that fits into an skb behind its headroom.
+    #[must_use]
+    pub fn max_frame(&self) -> usize {
+        self.cache.object_size().saturating_sub(self.headroom)
+    }
+
+    /// An skb for the receive ring.
+    ///
+    /// # Errors
+    ///
+    /// [`SkbAllocError`]: neither ordinary memory nor the reserve may be had.
+    pub fn alloc_rx(&self) -> Result<Skb<'m>, SkbAllocError> {
+        self.alloc(self.rx, |stats| &mut stats.rx)
+    }
+
+    /// An skb for a VMIO sender. What is sent in it must serve the VM if it turns out to be an
+    /// emergency skb: see [`Ingress::egress`](crate::Ingress::egress).
+    ///
+    /// # Errors
+    ///
+    /// [`SkbAllocError`]: neither ordinary memory nor the reserve may be had.
+    pub fn alloc_tx(&self) -> Result<Skb<'m>, SkbAllocError> {
+        self.alloc(self.tx, |stats| &mut stats.tx)
+    }
+
+    /// An skb for any sender: never of the reserve.
+    ///
+    /// # Errors
+    ///
+    /// [`SkbAllocError::Memory`]: no ordinary memory may be had.
+    pub fn alloc_tx_ordinary(&self) -> Result<Skb<'m>, SkbAllocError> {
+        let result = self.ordinary().map_err(SkbAllocError::Memory);
+        self.counted(result, |stats| &mut stats.tx)
+    }
+
+    /// Exchanges an emergency transmit skb without data for an ordinary one, if one can be had; it
+    /// counts as a failure of nobody's when none can.
+    #[cfg(feature = "smoltcp")]
+    pub(crate) fn exchange_tx(&self, skb: Skb<'m>) -> Skb<'m> {
+        match self.ordinary() {
+            Ok(ordinary) => {
+                self.stats.lock().tx.ordinary += 1;
+                ordinary
+            }
+            Err(_) => skb,
+        }
+    }
+
+    /// A snapshot of the counters.
+    #[must_use]
+    pub fn stats(&self) -> PoolStats {
+        *self.stats.lock()
+    }
+
+    fn alloc(
+        &self,
+        node: &'m dyn Reserve,
+        side: fn(&mut PoolStats) -> &mut AllocStats,
+    ) -> Result<Skb<'m>, SkbAllocError> {
+        let result = match self.ordinary() {
+            Err(error) if !self.flows.any() => Err(SkbAllocError::Memory(error)),
+            Err(_) => self.emergency(node),
+            Ok(skb) => Ok(skb),
+        };
+        self.counted(result, side)
+    }
+
+    fn ordinary(&self) -> Result<Skb<'m>, AllocError> {
+        // Without NOMEMALLOC a caller in a memalloc scope would dip uncharged.
+        let buffer = self.cache.alloc(Gfp::ATOMIC | Gfp::NOMEMALLOC)?;
+        Ok(Skb::new(buffer, None, self.headroom))
+    }
+
+    fn emergency(&self, node: &'m dyn Reserve) -> Result<Skb<'m>, SkbAllocError> {
+        let charge = node
+            .charge(self.cache.object_size())
+            .map_err(SkbAllocError::Reserve)?;
+        let buffer = self
+            .cache
+            .alloc(self.token.gfp(Gfp::ATOMIC))
+            .map_err(SkbAllocError::Memory)?;
+        // The cache tries ordinary memory again before it dips.
+        let charge = buffer.from_reserve().then_some(charge);
+        Ok(Skb::new(buffer, charge, self.headroom))
+    }
+
+    fn counted(
+        &self,
+        result: Result<Skb<'m>, SkbAllocError>,
+        side: fn(&mut PoolStats) -> &mut AllocStats,
+    ) -> Result<Skb<'m>, SkbAllocError> {
+        let mut stats = self.stats.lock();
+        let counters = side(&mut stats);
+        match &result {
+            Ok(skb) if skb.is_emergency() => counters.emergency += 1,
+            Ok(_) => counters.ordinary += 1,
+            Err(_) => counters.failed += 1,
+        }
+        result
+    }
+}
+
+impl fmt::Debug for SkbPool<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SkbPool")
+            .field("object_size", &self.cache.object_size())
+            .field("headroom", &self.headroom)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why there is no skb.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum SkbAllocError {
+    /// No memory that this caller may have.
+    Memory(AllocError),
+    /// No ordinary memory, and all of the reserve that this side may hold is charged.
+    Reserve(ChargeError),
+}
+
+impl fmt::Display for SkbAllocError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SkbAllocError::Memory(error) => write!(f, "no packet buffer: {error}"),
+            SkbAllocError::Reserve(error) => write!(f, "no packet buffer of the reserve: {error}"),
+        }
+    }
+}
+
+impl core::error::Error for SkbAllocError {}

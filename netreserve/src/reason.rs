@@ -1,0 +1,131 @@
+//! Why packets are dropped.
+
+use core::fmt;
+
+use crate::Protocol;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])+ $reason:ident = $name:literal,)+) => {
+        /// Why a packet was dropped. Every drop has one reason and is counted under it (N2).
+        ///
+        /// `Emergency*`: its memory came out of the reserve, and it does not serve the VM.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+        #[non_exhaustive]
+        pub enum DropReason {
+            $($(#[$doc])+ $reason,)+
+        }
+
+        impl DropReason {
+            /// Every reason, in the order in which they are counted.
+            pub const ALL: [DropReason; 0 $(+ { let _ = DropReason::$reason; 1 })+] =
+                [$(DropReason::$reason),+];
+
+            /// A short name in snake case, for logs and reports.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(DropReason::$reason => $name,)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// An emergency skb with anybody's UDP.
+    EmergencyUdp = "emergency_udp",
+    /// An emergency skb with anybody's TCP.
+    EmergencyTcp = "emergency_tcp",
+    /// An emergency skb with ICMP that is not about a VMIO flow.
+    EmergencyIcmp = "emergency_icmp",
+    /// An emergency skb with ARP of a neighbour that no VMIO flow depends on.
+    EmergencyArp = "emergency_arp",
+    /// An emergency skb with a fragment.
+    EmergencyFragment = "emergency_fragment",
+    /// An emergency skb with anything else.
+    EmergencyOther = "emergency_other",
+    /// An emergency skb that was about to be sent, with anything but VMIO and its control plane.
+    EmergencyTransmit = "emergency_transmit",
+    /// A header cannot be read.
+    Malformed = "malformed",
+    /// Sent to the hardware address of another host.
+    OtherHost = "other_host",
+    /// ARP of a neighbour that no VMIO flow depends on: it could evict one that matters.
+    ForeignArp = "foreign_arp",
+    /// A fragment; nobody puts packets together here.
+    Fragment = "fragment",
+    /// A protocol that has no sockets here.
+    NoProtocol = "no_protocol",
+    /// No socket is bound to the port.
+    NoSocket = "no_socket",
+    /// The socket holds as much as it may.
+    RcvbufFull = "rcvbuf_full",
+    /// The sockets of the protocol hold as much as they may.
+    ProtocolMemoryFull = "protocol_memory_full",
+    /// Every queue entry is in use.
+    QueueFull = "queue_full",
+}
+
+impl DropReason {
+    /// For an emergency skb of a socket.
+    pub(crate) const fn emergency(protocol: Protocol) -> DropReason {
+        match protocol {
+            Protocol::Udp => DropReason::EmergencyUdp,
+            Protocol::Tcp => DropReason::EmergencyTcp,
+        }
+    }
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Drops by reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct DropCounts([u64; DropReason::ALL.len()]);
+
+impl DropCounts {
+    /// Drops for `reason`.
+    #[must_use]
+    pub const fn get(&self, reason: DropReason) -> u64 {
+        self.0[reason as usize]
+    }
+
+    /// Drops for any reason.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Every reason with its drops.
+    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> {
+        DropReason::ALL.into_iter().zip(self.0)
+    }
+
+    pub(crate) fn count(&mut self, reason: DropReason) {
+        self.0[reason as usize] += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_reason_is_counted_by_itself_and_has_a_name_of_its_own() {
+        let names: BTreeSet<_> = DropReason::ALL.iter().map(|r| r.name()).collect();
+        assert_eq!(names.len(), DropReason::ALL.len());
+        for reason in DropReason::ALL {
+            let mut counts = DropCounts::default();
+            counts.count(reason);
+            assert_eq!((counts.get(reason), counts.total()), (1, 1));
+            assert!(counts.iter().all(|(r, n)| (r == reason) == (n == 1)));
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! smoltcp over a reserve: the one room that knows smoltcp.
+//!
+//! smoltcp's tokens come in pairs, so that a received frame can be answered at once. That is just
+//! what N5 asks for: the transmit skb is held before the received one is handed up.
+
+mod phy_nic;
+
+use core::fmt;
+
+use ::smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium};
+use ::smoltcp::time::Instant;
+
+pub use phy_nic::PhyNic;
+
+use crate::class::ETHERNET_HEADER;
+use crate::{Ingress, Nic, Skb, SkbPool, Verdict};
+
+/// Frames that one [`receive`](Device::receive) takes from the card at most.
+const LADDER_WEIGHT: usize = 64;
+
+/// A smoltcp device for the swap stack, over a card, a pool and the drop ladder.
+///
+/// Received frames go through the ladder; only what serves the VM comes up to smoltcp. Give paging
+/// an interface of its own: this one sees nobody else's traffic.
+///
+/// # What it holds
+///
+/// - `spare`, a transmit skb, held from the first poll on. It is taken from the pool *before* a
+///   received frame is handed up (N5), and goes into that frame's answer or stays for the next. If
+///   it came out of the reserve, it is exchanged as soon as ordinary memory can be had.
+/// - `pending`, one received frame for smoltcp. It waits here, not lost, while there is no transmit
+///   skb or no room in the transmit ring.
+/// - `backlog`, one finished frame that the card did not take. Nothing else is received or sent
+///   before it.
+///
+/// These are the "+ 2" of the [budget](crate::budget).
+///
+/// # Polling
+///
+/// One call takes at most 64 frames from the card, so that a flood cannot hold the processor. When
+/// [`more_pending`](Reserved::more_pending) is true after a poll of the interface, poll again.
+///
+/// smoltcp's minimum retransmission time-out is a second, so that a TCP segment lost here costs
+/// one: none is.
+#[derive(Debug)]
+pub struct Reserved<'m, N> {
+    nic: N,
+    pool: &'m SkbPool<'m>,
+    ingress: &'m Ingress<'m>,
+    max_frame: usize,
+    spare: Option<Skb<'m>>,
+    pending: Option<Skb<'m>>,
+    backlog: Option<Skb<'m>>,
+    more_pending: bool,
+}
+
+impl<'m, N: Nic<'m>> Reserved<'m, N> {
+    /// A device over `nic`, with skbs of `pool`, behind `ingress`.
+    ///
+    /// # Errors
+    ///
+    /// [`ReservedError::SkbTooSmall`]: a frame of the card's MTU does not fit into an skb.
+    pub fn new(
+        nic: N,
+        pool: &'m SkbPool<'m>,
+        ingress: &'m Ingress<'m>,
+    ) -> Result<Self, ReservedError> {
+        let max_frame = nic.mtu() + ETHERNET_HEADER;
+        if pool.max_frame() < max_frame {
+            return Err(ReservedError::SkbTooSmall {
+                skb: pool.max_frame(),
+                needed: max_frame,
+            });
+        }
+        Ok(Reserved {
+            nic,
+            pool,
+            ingress,
+            max_frame,
+            spare: None,
+            pending: None,
+            backlog: None,
+            more_pending: false,
+        })
+    }
+
+    /// Whether the last poll stopped with frames still at the card, or with one that waits for a
+    /// transmit skb or for room in the transmit ring.
+    #[must_use]
+    pub fn more_pending(&self) -> bool {
+        self.more_pending || self.pending.is_some() || self.backlog.is_some()
+    }
+
+    /// The card.
+    pub fn nic(&self) -> &N {
+        &self.nic
+    }
+
+    /// The card.
+    pub fn nic_mut(&mut self) -> &mut N {
+        &mut self.nic
+    }
+
+    /// Gives the card back; what the device holds is freed.
+    pub fn into_nic(self) -> N {
+        self.nic
+    }
+
+    /// Whether a frame can be sent now: nothing waits before it, the ring has room, and there is an
+    /// skb.
+    fn prepare_transmit(&mut self) -> bool {
+        if let Some(skb) = self.backlog.take()
+            && let Err(skb) = self.nic.transmit(skb)
+        {
+            self.backlog = Some(skb);
+            return false;
+        }
+        self.nic.tx_ready() && self.refresh_spare()
+    }
+
+    fn refresh_spare(&mut self) -> bool {
+        self.spare = match self.spare.take() {
+            None => self.pool.alloc_tx().ok(),
+            // Back to the reserve with it, if it can be (N6).
+            Some(skb) if skb.is_emergency() => Some(self.pool.exchange_tx(skb)),
+            ordinary => ordinary,
+        };
+        self.spare.is_some()
+    }
+
+    /// Runs frames down the ladder until one is for smoltcp.
+    fn fill_pending(&mut self) {
+        self.more_pending = false;
+        if self.pending.is_some() {
+            return;
+        }
+        for _ in 0..LADDER_WEIGHT {
+            let Some(skb) = self.nic.receive(self.pool) else {
+                return;
+            };
+            if let Verdict::Swap(skb) = self.ingress.receive(skb) {
+                self.pending = Some(skb);
+                return;
+            }
+        }
+        self.more_pending = true;
+    }
+}
+
+impl<'m, N: Nic<'m>> Device for Reserved<'m, N> {
+    type RxToken<'a>
+        = RxToken<'a, 'm>
+    where
+        Self: 'a;
+    type TxToken<'a>
+        = TxToken<'a, 'm, N>
+    where
+        Self: 'a;
+
+    fn receive(&mut self, _: Instant) -> Option<(Self::RxToken<'_>, Self::TxToken<'_>)> {
+        let can_answer = self.prepare_transmit();
+        self.fill_pending();
+        if !can_answer || self.pending.is_none() {
+            return None;
+        }
+        let Reserved {
+            nic,
+            ingress,
+            max_frame,
+            spare,
+            pending,
+            backlog,
+            ..
+        } = self;
+        let tx = TxToken {
+            nic,
+            ingress,
+            spare,
+            backlog,
+            max_frame: *max_frame,
+        };
+        Some((RxToken { pending }, tx))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<Self::TxToken<'_>> {
+        if !self.prepare_transmit() {
+            return None;
+        }
+        Some(TxToken {
+            nic: &mut self.nic,
+            ingress: self.ingress,
+            spare: &mut self.spare,
+            backlog: &mut self.backlog,
+            max_frame: self.max_frame,
+        })
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let offload = self.nic.checksum_offload();
+        let checksum = || match (offload.rx, offload.tx) {
+            (false, false) => Checksum::Both,
+            (false, true) => Checksum::Rx,
+            (true, false) => Checksum::Tx,
+            (true, true) => Checksum::None,
+        };
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = self.max_frame;
+        capabilities.checksum.udp = checksum();
+        capabilities.checksum.tcp = checksum();
+        capabilities
+    }
+}
+
+/// A received frame for smoltcp. Dropped unused, the frame waits for the next poll.
+#[derive(Debug)]
+pub struct RxToken<'a, 'm> {
+    /// Full, until it is consumed.
+    pending: &'a mut Option<Skb<'m>>,
+}
+
+impl ::smoltcp::phy::RxToken for RxToken<'_, '_> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        let skb = self.pending.take();
+        f(skb.as_ref().map_or(&[], Skb::data))
+    }
+}
+
+/// The right to send one frame. Dropped unused, the skb stays with the device.
+#[derive(Debug)]
+pub struct TxToken<'a, 'm, N> {
+    nic: &'a mut N,
+    ingress: &'a Ingress<'m>,
+    /// Full, until it is consumed.
+    spare: &'a mut Option<Skb<'m>>,
+    /// Empty, until the card refuses.
+    backlog: &'a mut Option<Skb<'m>>,
+    max_frame: usize,
+}
+
+impl<'m, N: Nic<'m>> ::smoltcp::phy::TxToken for TxToken<'_, 'm, N> {
+    /// # Panics
+    ///
+    /// If `len` exceeds the `max_transmission_unit` of the device's capabilities.
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        assert!(len <= self.max_frame, "a frame larger than the device said");
+        let mut skb = self.spare.take().expect("a token is made with a spare");
+        // `Reserved::new` checked that such a frame fits.
+        let result = f(skb.put(len).expect("an skb holds any frame of the card"));
+        if let Ok(skb) = self.ingress.egress(skb)
+            && let Err(skb) = self.nic.transmit(skb)
+        {
+            *self.backlog = Some(skb);
+        }
+        result
+    }
+}
+
+/// Why a device cannot be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum ReservedError {
+    /// A frame of the card's MTU does not fit into an skb of the pool.
+    SkbTooSmall {
+        /// Bytes that fit.
+        skb: usize,
+        /// Bytes of the largest frame.
+        needed: usize,
+    },
+}
+
+impl fmt::Display for ReservedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReservedError::SkbTooSmall { skb, needed } => write!(
+                f,
+                "frames of {needed} bytes do not fit into skbs of {skb}: use larger ones or a smaller MTU"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for ReservedError {}
+
+#[cfg(test)]
+mod tests;
