@@ -1,0 +1,88 @@
+use alloc::boxed::Box;
+use alloc::vec;
+
+use super::*;
+use crate::{RamSpace, Slot};
+
+type Page = Box<[u8]>;
+type Area<'s> = SwapArea<'s, Page, RamSpace<'s, Page, 2>>;
+
+fn ready<T>(poll: Poll<T>) -> T {
+    match poll {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("RAM is ready at once"),
+    }
+}
+
+#[test]
+fn s6_activation_nests_and_the_first_deactivation_does_not_disable_the_second() {
+    let (mut store, mut map) = (vec![0; 8 * 4096], [0; 1]);
+    let mut area = Area::new(RamSpace::new(&mut store), &mut map);
+    let now = Instant::ZERO;
+
+    let geometry = ready(area.activate(now)).unwrap();
+    assert_eq!(ready(area.activate(now)).unwrap(), geometry);
+    let held = area.alloc(3).unwrap();
+
+    ready(area.deactivate(now)).unwrap();
+    assert_eq!(area.geometry(), Some(geometry), "one activation is left");
+    assert_eq!(
+        ready(area.deactivate(now)),
+        Err(DeactivateError::InUse { slots: 3 })
+    );
+    for entry in held {
+        area.free(entry);
+    }
+    ready(area.deactivate(now)).unwrap();
+    assert_eq!(ready(area.deactivate(now)), Err(DeactivateError::Inactive));
+    assert_eq!(area.alloc(1), None);
+}
+
+#[test]
+fn s6_a_second_activation_keeps_the_slots_that_are_taken() {
+    let (mut store, mut map) = (vec![0; 8 * 4096], [0; 1]);
+    let mut area = Area::new(RamSpace::new(&mut store), &mut map);
+    ready(area.activate(Instant::ZERO)).unwrap();
+    let first = area.alloc(1).unwrap();
+    ready(area.activate(Instant::ZERO)).unwrap();
+    assert_ne!(area.alloc(1).unwrap().first(), first.first());
+}
+
+#[test]
+fn s6_a_map_that_is_too_small_is_refused_by_name_and_leaves_the_space_inactive() {
+    let (mut store, mut map) = (vec![0; 65 * 4096], [0; 2]);
+    let mut area = Area::new(RamSpace::new(&mut store), &mut map);
+    assert_eq!(
+        ready(area.activate(Instant::ZERO)),
+        Err(ActivateError::Misfit(Misfit::MapTooSmall {
+            needed: 4,
+            given: 2
+        }))
+    );
+    assert_eq!(area.geometry(), None);
+    assert!(ready(area.space_mut().swap_deactivate(Instant::ZERO)).is_err());
+}
+
+#[test]
+fn s6_pages_that_are_not_frames_are_refused() {
+    let (mut store, mut map) = (vec![0; 8 * 4096], [0; 1]);
+    let space = RamSpace::new(&mut store).with_page_size(512);
+    let mut area = Area::new(space, &mut map);
+    assert_eq!(
+        ready(area.activate(Instant::ZERO)),
+        Err(ActivateError::Misfit(Misfit::PageSize(512)))
+    );
+}
+
+#[test]
+fn a_retired_slot_is_not_in_use_and_not_free() {
+    let (mut store, mut map) = (vec![0; 2 * 4096], [0; 1]);
+    let mut area = Area::new(RamSpace::new(&mut store), &mut map);
+    ready(area.activate(Instant::ZERO)).unwrap();
+    let bad = area.alloc(1).unwrap().next().unwrap();
+    assert_eq!(bad.slot(), Slot(0));
+    area.retire(bad);
+    let stats = area.stats();
+    assert_eq!((stats.free, stats.used, stats.retired), (1, 0, 1));
+    assert_eq!(area.alloc(2).unwrap().len(), 1);
+}

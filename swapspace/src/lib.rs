@@ -1,0 +1,91 @@
+//! Swap over any address space: slots, areas and a pager whose every step is bounded and admitted
+//! first.
+//!
+//! # The problem
+//!
+//! A page is written out because memory is short, so that writing it out must not need memory. And
+//! it must not fail half-way: a page that is neither in memory nor stable in the store is lost.
+//!
+//! # The model
+//!
+//! ```text
+//!   clients ──fault──▶ Pager ──map, write-protect, unmap──▶ PageTable   MMU, userfaultfd, explicit
+//!                        │ ▲
+//!                 frames │ │ the same frames, with the outcome
+//!                        ▼ │
+//!                     SwapArea            who owns which slot
+//!                        │ ▲
+//!                        ▼ │
+//!                   AddressSpace          RAM here; a file on an NFS server in `nfs-swap`
+//! ```
+//! Frames are owned values. They move into a request and come back with its completion, on failure
+//! too; a page whose write failed is dirty again because its frame is there again. Time is a
+//! parameter of every call, and nothing in here waits.
+//!
+//! # Example
+//!
+//! [`Pager`] has a complete one: 64 pages in 16 frames. A back end's author starts at
+//! [`AddressSpace`], and runs [`conformance`] on the result:
+//!
+//! ```
+//! use swapspace::{Instant, RamSpace, conformance};
+//!
+//! let mut memory = vec![0; 16 * 4096];
+//! let mut ram = RamSpace::<Vec<u8>, 8>::new(&mut memory);
+//! let report = conformance(&mut ram, || vec![0; 4096], |_| Instant::ZERO)?;
+//! assert_eq!(report.deepest, 8);
+//! # Ok::<(), swapspace::Violation>(())
+//! ```
+//!
+//! # Modules, from below
+//!
+//! `time`; `address_space` (the contract), `conformance` (its suite), `backend` (RAM); `entry`,
+//! `slots` and `area` (the books of slots); `histogram`; `pager` (`fault`, `reclaim` and `complete`
+//! move the pages; `eviction`, `queue`, `requests` and `throttle` are what they decide by; `stall`
+//! tells a watchdog why nothing moves); `budget`. All names are re-exported here.
+//!
+//! # Features
+//!
+//! `std`: the host's critical section, for hosted programs. `defmt`: formats for errors and
+//! statistics.
+//!
+//! # Guarantees
+//!
+//! No heap, no unsafe code, no recursion, no lock, no clock. All storage comes from the caller and
+//! is sized by constants ([`TableSizes`]). A page-out needs no memory whatever; a page-in needs one
+//! ordinary frame and never takes it from the reserve.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod address_space;
+mod area;
+mod backend;
+mod budget;
+mod conformance;
+mod entry;
+mod histogram;
+mod pager;
+mod slots;
+mod time;
+
+pub use address_space::{
+    AddressSpace, CLUSTER_FRAMES, Completion, ErrorKind, FrameList, Geometry, IoClass, IoOp,
+    PageFrame, Refused, Slot, SpaceError, SubmitError, SwapIo, Ticket,
+};
+pub use area::{ActivateError, AreaStats, DeactivateError, Misfit, SwapArea};
+pub use backend::{RamError, RamSpace};
+pub use budget::TableSizes;
+pub use conformance::{Clause, Report, Violation, conformance};
+pub use entry::{SlotRun, SwapEntry};
+pub use histogram::Histogram;
+pub use pager::{
+    Access, ExplicitTable, FaultEntry, FaultError, FaultOutcome, Mapping, Page, PageEntry,
+    PageTable, Pager, PagerEvent, PagerStats, PagerTables, PinError, RequestEntry, Stall,
+    StallReason,
+};
+pub use time::Instant;

@@ -1,0 +1,137 @@
+//! Completions: what becomes of a page whose request is finished.
+
+use mempool::Frame;
+
+use super::page::State;
+use super::{Access, Page, PageTable, Pager};
+use crate::{AddressSpace, ErrorKind, Instant, IoOp, SpaceError};
+
+impl<'m, A, T> Pager<'_, 'm, A, T>
+where
+    A: AddressSpace<Frame<'m>>,
+    T: PageTable,
+{
+    /// Takes one completion from the address space. Whether there was one.
+    pub(super) fn complete_one(&mut self, now: Instant) -> bool {
+        let Some(completion) = self.area.poll(now) else {
+            return false;
+        };
+        self.throttle.completed();
+        let frames = completion.io.frames;
+        let request = self.requests.remove(completion.ticket, &frames);
+        let result = completion.result.map_err(|error| error.kind());
+        if request.op == IoOp::Write {
+            match result {
+                Ok(()) => self.throttle.succeeded(),
+                Err(_) => self.throttle.failed(now),
+            }
+        }
+        for (page, frame) in request.pages.into_iter().zip(frames) {
+            self.writeback -= usize::from(request.op == IoOp::Write);
+            match (self.pages[page.index()].doomed, request.op) {
+                (true, _) => self.bury(page),
+                (false, IoOp::Read) => self.page_in_done(page, frame, result, now),
+                (false, IoOp::Write) => self.page_out_done(page, frame, result, now),
+            }
+        }
+        true
+    }
+
+    /// A page was forgotten while its request was in flight; its frame is dropped by now. Somebody
+    /// may want the page again already.
+    fn bury(&mut self, page: Page) {
+        let entry = &mut self.pages[page.index()];
+        entry.state = State::Untouched;
+        (entry.doomed, entry.dirty, entry.writable) = (false, false, false);
+        let fault = entry.fault;
+        self.release_slot(page);
+        if let Some(id) = fault {
+            self.wait_for_frame(id);
+        }
+    }
+
+    fn page_in_done(
+        &mut self,
+        page: Page,
+        frame: Frame<'m>,
+        result: Result<(), ErrorKind>,
+        now: Instant,
+    ) {
+        let entry = &mut self.pages[page.index()];
+        match result {
+            Ok(()) => {
+                entry.suspect = false;
+                self.stats.pages_in += 1;
+                self.settle(page, frame, true, now);
+            }
+            Err(kind) => {
+                // S4: what the frame holds is nobody's page; it goes back unseen.
+                drop(frame);
+                entry.state = State::Swapped;
+                entry.suspect = matches!(kind, ErrorKind::Corrupt | ErrorKind::Io);
+                self.stats.read_failures += 1;
+                self.fail(page, kind);
+            }
+        }
+    }
+
+    fn page_out_done(
+        &mut self,
+        page: Page,
+        frame: Frame<'m>,
+        result: Result<(), ErrorKind>,
+        now: Instant,
+    ) {
+        let entry = &mut self.pages[page.index()];
+        let redirtied = entry.dirty;
+        // S3: only a write that succeeded, of bytes that are still the page's, makes it clean.
+        entry.dirty |= result.is_err();
+        match result {
+            Ok(()) => self.stats.pages_out += 1,
+            Err(_) => self.stats.write_failures += 1,
+        }
+        self.stats.redirtied += u64::from(redirtied);
+        let wanted = entry.dirty
+            || entry.held()
+            || (T::MAPPED_DURING_WRITEBACK && self.table.take_accessed(page));
+        if wanted {
+            self.keep(page, frame, now);
+        } else {
+            if T::MAPPED_DURING_WRITEBACK {
+                self.table.unmap(page);
+            }
+            self.pages[page.index()].state = State::Swapped;
+        }
+    }
+
+    /// A page stays in memory after its page-out.
+    fn keep(&mut self, page: Page, frame: Frame<'m>, now: Instant) {
+        let entry = &self.pages[page.index()];
+        let (dirty, fault) = (entry.dirty, entry.fault);
+        if T::MAPPED_DURING_WRITEBACK {
+            self.link(page, frame);
+        } else if fault.is_some() {
+            self.settle(page, frame, false, now);
+        } else {
+            self.map(page, frame, Access::Read);
+        }
+        if dirty {
+            self.release_slot(page);
+        }
+    }
+
+    /// Maps a page for the fault that waits for it.
+    fn settle(&mut self, page: Page, frame: Frame<'m>, major: bool, now: Instant) {
+        let id = self.pages[page.index()].fault;
+        let id = id.expect("a fault waits for the page");
+        let access = self.faults.get(id).access;
+        self.map(page, frame, access);
+        if major {
+            self.stats.faults_major += 1;
+        } else {
+            self.stats.faults_minor += 1;
+        }
+        let waited = self.faults.mapped(id, now, major);
+        self.latency.record(waited);
+    }
+}

@@ -1,0 +1,260 @@
+//! Faults: a client cannot reach a page, or not as it wants to.
+
+use core::fmt;
+
+use mempool::{Frame, Gfp};
+
+use super::page::State;
+use super::queue::FaultId;
+use super::requests::Request;
+use super::{Mapping, Page, PageTable, Pager};
+use crate::{AddressSpace, CLUSTER_FRAMES, ErrorKind, Instant, IoClass, IoOp, SubmitError, SwapIo};
+
+/// Page frames are ordinary memory, even in a memalloc scope: the reserve is for what frees memory.
+const PAGE_FRAME: Gfp = Gfp::KERNEL.with(Gfp::NOMEMALLOC);
+
+/// What a client wants to do with a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Access {
+    /// Read it.
+    Read,
+    /// Change it.
+    Write,
+}
+
+/// What became of a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[must_use = "a fault may have to wait"]
+pub enum FaultOutcome {
+    /// The page is mapped; the client can go on.
+    Mapped,
+    /// The client must wait: [`Pager::poll`] tells when the page is mapped, or that it failed.
+    Pending,
+}
+
+/// Why a fault was not taken up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum FaultError {
+    /// There is no such page.
+    BadPage,
+    /// As many faults wait as the table holds: poll, then fault again.
+    QueueFull,
+}
+
+impl<'m, A, T> Pager<'_, 'm, A, T>
+where
+    A: AddressSpace<Frame<'m>>,
+    T: PageTable,
+{
+    /// A client needs `page`. Several faults on one page are one, with one event. O(1).
+    ///
+    /// A page that was never touched gets a frame of zeros; one that was swapped out is read; the
+    /// first write to a page that was mapped read-only makes it dirty.
+    ///
+    /// # Errors
+    ///
+    /// [`FaultError`]; nothing has changed.
+    pub fn fault(
+        &mut self,
+        page: Page,
+        access: Access,
+        now: Instant,
+    ) -> Result<FaultOutcome, FaultError> {
+        let entry = self
+            .pages
+            .get_mut(page.index())
+            .ok_or(FaultError::BadPage)?;
+        match entry.state {
+            State::Resident => {
+                entry.referenced = true;
+                if access == Access::Write {
+                    self.make_dirty(page);
+                }
+                self.stats.faults_minor += 1;
+                Ok(FaultOutcome::Mapped)
+            }
+            State::Writeback if T::MAPPED_DURING_WRITEBACK && !entry.doomed => {
+                entry.referenced = true;
+                if access == Access::Write && !entry.writable {
+                    // What is being written is stale; the completion will see that (S3).
+                    (entry.dirty, entry.writable) = (true, true);
+                    self.table.make_writable(page);
+                }
+                self.stats.faults_minor += 1;
+                Ok(FaultOutcome::Mapped)
+            }
+            state => self.fault_absent(page, state, access, now),
+        }
+    }
+
+    fn fault_absent(
+        &mut self,
+        page: Page,
+        state: State,
+        access: Access,
+        now: Instant,
+    ) -> Result<FaultOutcome, FaultError> {
+        if let Some(id) = self.pages[page.index()].fault {
+            self.faults.merge(id, access);
+            self.stats.faults_merged += 1;
+            return Ok(FaultOutcome::Pending);
+        }
+        // Nobody is overtaken: those who wait for a frame come first.
+        if state == State::Untouched
+            && self.faults.waiting() == 0
+            && let Ok(frame) = self.memory.alloc(0, PAGE_FRAME)
+        {
+            self.stats.faults_zero += 1;
+            self.map_zeroed(page, frame, access);
+            return Ok(FaultOutcome::Mapped);
+        }
+        let Some(id) = self.faults.open(page, access, now) else {
+            self.stats.faults_refused += 1;
+            return Err(FaultError::QueueFull);
+        };
+        self.pages[page.index()].fault = Some(id);
+        if matches!(state, State::Untouched | State::Swapped) {
+            self.wait_for_frame(id);
+            self.serve_waiting(now);
+        }
+        Ok(FaultOutcome::Pending)
+    }
+
+    /// Queues an open fault for a frame.
+    pub(super) fn wait_for_frame(&mut self, id: FaultId) {
+        self.faults.wait(id);
+        self.stats.waiting_peak = self.stats.waiting_peak.max(self.faults.waiting());
+    }
+
+    /// Serves the faults that wait, in order, as far as frames and requests go. Whether any moved.
+    pub(super) fn serve_waiting(&mut self, now: Instant) -> bool {
+        let mut moved = false;
+        while let Some((id, fault)) = self.faults.first_waiting() {
+            let page = fault.page;
+            let swapped = self.pages[page.index()].state == State::Swapped;
+            if swapped && (self.throttle.full() || self.requests.in_flight() >= self.credits()) {
+                break;
+            }
+            let Ok(frame) = self.memory.alloc(0, PAGE_FRAME) else {
+                break;
+            };
+            if swapped {
+                if !self.page_in(page, id, frame, now) {
+                    break;
+                }
+            } else {
+                self.faults.leave_first();
+                self.stats.faults_zero += 1;
+                self.map_zeroed(page, frame, fault.access);
+                let waited = self.faults.mapped(id, now, false);
+                self.latency.record(waited);
+            }
+            moved = true;
+        }
+        moved
+    }
+
+    /// Reads a page for the first fault that waits. If there is no room for the request, nothing
+    /// has changed, and the answer is `false`.
+    fn page_in(&mut self, page: Page, id: FaultId, frame: Frame<'m>, now: Instant) -> bool {
+        let swap = self.pages[page.index()].swap.as_ref();
+        let slot = swap.expect("a swapped page has a slot").slot();
+        let io = SwapIo {
+            op: IoOp::Read,
+            slot,
+            class: IoClass::Demand,
+            frames: one(frame),
+        };
+        let ticket = match self.area.submit(io, now) {
+            Ok(ticket) => ticket,
+            Err(refused) => {
+                self.stats.refusals += 1;
+                if refused.error == SubmitError::Busy {
+                    self.note_refusal();
+                    return false;
+                }
+                // The space lost its activation, or its slots.
+                self.faults.leave_first();
+                self.fail(page, ErrorKind::Gone);
+                return true;
+            }
+        };
+        self.faults.leave_first();
+        debug_assert_eq!(self.pages[page.index()].fault, Some(id));
+        self.pages[page.index()].state = State::Reading;
+        self.note_request(Request {
+            ticket,
+            op: IoOp::Read,
+            pages: one(page),
+            since: now,
+        });
+        true
+    }
+
+    /// Notes a request that was admitted.
+    pub(super) fn note_request(&mut self, request: Request) {
+        self.requests.insert(request);
+        let in_flight = self.requests.in_flight();
+        self.stats.in_flight_peak = self.stats.in_flight_peak.max(in_flight);
+    }
+
+    /// A request was refused for want of room. Something will complete and make some, unless
+    /// nothing is in flight: then the next poll tries again.
+    pub(super) fn note_refusal(&mut self) {
+        if self.requests.in_flight() > 0 {
+            self.throttle.refused();
+        }
+    }
+
+    /// The fault that waits for a page, if one does, cannot be served.
+    pub(super) fn fail(&mut self, page: Page, kind: ErrorKind) {
+        if let Some(id) = self.pages[page.index()].fault.take() {
+            self.stats.faults_major += 1;
+            self.faults.failed(id, kind);
+        }
+    }
+
+    /// Maps a page that was never touched. Read only, it stays clean: zeros need no slot.
+    fn map_zeroed(&mut self, page: Page, mut frame: Frame<'m>, access: Access) {
+        frame.fill(0);
+        self.map(page, frame, access);
+    }
+
+    /// Maps a page whose bytes are in `frame`, and makes it resident.
+    pub(super) fn map(&mut self, page: Page, mut frame: Frame<'m>, access: Access) {
+        let writable = access == Access::Write;
+        let mapping = if writable {
+            Mapping::ReadWrite
+        } else {
+            Mapping::ReadOnly
+        };
+        self.table.map(page, &mut frame, mapping);
+        self.link(page, frame);
+        let entry = &mut self.pages[page.index()];
+        // Whoever faulted is about to use it.
+        (entry.referenced, entry.writable) = (true, writable);
+        if writable {
+            self.lose_slot(page);
+        }
+    }
+}
+
+/// A list of one.
+fn one<E>(element: E) -> heapless::Vec<E, CLUSTER_FRAMES> {
+    core::iter::once(element).collect()
+}
+
+impl fmt::Display for FaultError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FaultError::BadPage => "there is no such page",
+            FaultError::QueueFull => "too many faults wait already",
+        })
+    }
+}
+
+impl core::error::Error for FaultError {}

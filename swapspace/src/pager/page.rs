@@ -1,0 +1,107 @@
+//! The books of one page.
+
+use core::fmt;
+
+use mempool::Frame;
+
+use super::queue::FaultId;
+use crate::SwapEntry;
+
+/// A virtual page, by its number: an index into the table of [`PageEntry`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Page(pub u32);
+
+impl Page {
+    pub(super) const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// The books of one page; opaque to the caller, who only provides the storage.
+///
+/// ```
+/// use swapspace::PageEntry;
+///
+/// let table = [const { PageEntry::EMPTY }; 1024];
+/// # let _ = table;
+/// ```
+pub struct PageEntry<'m> {
+    /// The page's bytes, while it is resident.
+    pub(super) frame: Option<Frame<'m>>,
+    /// A slot that holds the page's bytes, or will.
+    pub(super) swap: Option<SwapEntry>,
+    /// Neighbours in the clock, while the page is resident.
+    pub(super) next: u32,
+    pub(super) prev: u32,
+    /// Who waits for the page, or has not been told yet that it is there.
+    pub(super) fault: Option<FaultId>,
+    /// Holders that forbid eviction.
+    pub(super) pins: u16,
+    pub(super) state: State,
+    /// No slot holds the page's bytes. Under writeback: nor will the one that is being written.
+    pub(super) dirty: bool,
+    /// The table lets the page be written.
+    pub(super) writable: bool,
+    /// Used since the clock last came by.
+    pub(super) referenced: bool,
+    /// The last read of the slot failed.
+    pub(super) suspect: bool,
+    /// Forgotten while in flight: nobody wants the outcome.
+    pub(super) doomed: bool,
+}
+
+/// Where a page is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Nowhere: it reads as zeros. No frame, no slot.
+    Untouched,
+    /// In its slot. No frame.
+    Swapped,
+    /// On its way in: the frame is lent to the address space, the slot is kept.
+    Reading,
+    /// In its frame, and in the clock. A clean page has a slot, or is all zeros.
+    Resident,
+    /// On its way out: the frame is lent to the address space, the slot is being written.
+    Writeback,
+}
+
+impl PageEntry<'_> {
+    /// What a table is filled with before it is handed over.
+    pub const EMPTY: Self = PageEntry {
+        frame: None,
+        swap: None,
+        next: 0,
+        prev: 0,
+        fault: None,
+        pins: 0,
+        state: State::Untouched,
+        dirty: false,
+        writable: false,
+        referenced: false,
+        suspect: false,
+        doomed: false,
+    };
+
+    /// Whether somebody holds the page: it is pinned, or its fault was served and not reported yet.
+    pub(super) const fn held(&self) -> bool {
+        self.pins > 0 || self.fault.is_some()
+    }
+}
+
+impl Default for PageEntry<'_> {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
+impl fmt::Debug for PageEntry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PageEntry")
+            .field("state", &self.state)
+            .field("swap", &self.swap)
+            .field("dirty", &self.dirty)
+            .field("pins", &self.pins)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,221 @@
+//! Reclaim: which pages go when memory is short, and how they are written.
+//!
+//! Background reclaim starts below the `low` mark and rests above `high`; direct reclaim works for
+//! faults that wait for a frame. Both take victims from the clock. A clean page is dropped at once;
+//! dirty ones are gathered into one request for consecutive slots.
+
+use mempool::Frame;
+
+use super::page::State;
+use super::requests::{PageList, Request};
+use super::{Page, PageTable, Pager};
+use crate::{
+    AddressSpace, CLUSTER_FRAMES, FrameList, Instant, IoClass, IoOp, SlotRun, SubmitError, SwapIo,
+};
+
+impl<'m, A, T> Pager<'_, 'm, A, T>
+where
+    A: AddressSpace<Frame<'m>>,
+    T: PageTable,
+{
+    /// Frees frames, or starts to, if memory is short. Whether anything moved.
+    pub(super) fn reclaim(&mut self, now: Instant) -> bool {
+        let waiting = self.faults.waiting();
+        let level = self.memory.level();
+        if level.below_low() {
+            self.background = true;
+        } else if !level.below_high() {
+            self.background = false;
+        }
+        let direct = waiting > 0 && level.below_min();
+        if !self.background && !direct {
+            return false;
+        }
+        // What is being written comes back by itself.
+        let short = (level.marks.high + waiting).saturating_sub(level.ordinary());
+        let wanted = short.saturating_sub(self.writeback);
+        let class = if direct {
+            IoClass::Reclaim
+        } else {
+            IoClass::Writeback
+        };
+        wanted > 0 && self.shrink(wanted, class, now)
+    }
+
+    /// Evicts up to `wanted` pages, one request's worth of dirty ones at most. Direct reclaim goes
+    /// round the clock twice: after the first round nothing counts as used any more.
+    fn shrink(&mut self, wanted: usize, class: IoClass, now: Instant) -> bool {
+        let clean = self.clock.len() - self.dirty;
+        let most = self.cluster_limit(now).min(wanted);
+        if most == 0 && clean == 0 {
+            // Nothing can go: do not forget in vain what was used.
+            return false;
+        }
+        let rounds = if class == IoClass::Reclaim { 2 } else { 1 };
+        let mut victims = PageList::new();
+        let mut dropped = 0;
+        for _ in 0..rounds * self.clock.len() {
+            if dropped + victims.len() == wanted || (most > 0 && victims.len() == most) {
+                break;
+            }
+            let Some(hand) = self.clock.first() else {
+                break;
+            };
+            let page = Page(hand);
+            self.clock.advance(self.pages);
+            if self.pages[page.index()].held() || self.second_chance(page) {
+                continue;
+            }
+            if !self.pages[page.index()].dirty {
+                self.drop_clean(page);
+                dropped += 1;
+            } else if victims.len() < most && !victims.contains(&page) {
+                // There is room for `most`, which is at most the capacity.
+                let _ = victims.push(page);
+            }
+        }
+        let written = !victims.is_empty() && self.page_out(victims, class, now);
+        dropped > 0 || written
+    }
+
+    /// How many pages the next page-out may have; 0 if none may start now.
+    fn cluster_limit(&self, now: Instant) -> usize {
+        let Some(geometry) = self.area.geometry() else {
+            return 0;
+        };
+        // S8: the last request is kept for a page-in, unless it is the only one.
+        let credits = self.credits();
+        let credits = if credits > 1 { credits - 1 } else { credits };
+        let blocked = self.throttle.full() || self.throttle.delays(now);
+        let clean = self.clock.len() - self.dirty;
+        let slots = self.area.stats().free as usize;
+        if blocked || self.requests.in_flight() >= credits || (slots == 0 && clean == 0) {
+            return 0;
+        }
+        usize::from(geometry.max_frames)
+            .min(CLUSTER_FRAMES)
+            .min(slots.max(1))
+    }
+
+    /// Whether a page was used since the hand last came by; from now on it was not.
+    fn second_chance(&mut self, page: Page) -> bool {
+        let accessed = self.table.take_accessed(page);
+        let entry = &mut self.pages[page.index()];
+        let used = core::mem::take(&mut entry.referenced) || accessed;
+        self.stats.second_chances += u64::from(used);
+        used
+    }
+
+    /// Evicts a page whose bytes are in its slot, or are all zeros.
+    fn drop_clean(&mut self, page: Page) {
+        self.table.unmap(page);
+        drop(self.unlink(page));
+        let entry = &mut self.pages[page.index()];
+        entry.state = if entry.swap.is_some() {
+            State::Swapped
+        } else {
+            State::Untouched
+        };
+        self.stats.clean_drops += 1;
+    }
+
+    /// Writes dirty pages. Everything that the page-out needs is taken first, in this order: slots,
+    /// then the request, whose credit was checked. If either cannot be had, nothing has changed
+    /// (S1).
+    fn page_out(&mut self, mut victims: PageList, class: IoClass, now: Instant) -> bool {
+        let Some(run) = self.take_slots(victims.len()) else {
+            return false;
+        };
+        victims.truncate(run.len());
+        let slot = run.first();
+
+        let (frames, was_writable) = self.lend(&victims);
+        let io = SwapIo {
+            op: IoOp::Write,
+            slot,
+            class,
+            frames,
+        };
+        let ticket = match self.area.submit(io, now) {
+            Ok(ticket) => ticket,
+            Err(refused) => {
+                self.stats.refusals += 1;
+                if refused.error == SubmitError::Busy {
+                    self.note_refusal();
+                } else {
+                    self.throttle.failed(now);
+                }
+                self.take_back(&victims, refused.io.frames, was_writable);
+                for entry in run {
+                    self.area.free(entry);
+                }
+                return false;
+            }
+        };
+        for (page, swap) in victims.iter().zip(run) {
+            let entry = &mut self.pages[page.index()];
+            entry.swap = Some(swap);
+            entry.state = State::Writeback;
+            if !T::MAPPED_DURING_WRITEBACK {
+                self.table.unmap(*page);
+            }
+        }
+        self.writeback += victims.len();
+        self.note_request(Request {
+            ticket,
+            op: IoOp::Write,
+            pages: victims,
+            since: now,
+        });
+        true
+    }
+
+    /// Write-protects pages and takes their frames. Which of them could be written, by bit.
+    fn lend(&mut self, victims: &PageList) -> (FrameList<Frame<'m>>, u32) {
+        let mut was_writable = 0;
+        let frames = victims.iter().enumerate().map(|(i, page)| {
+            let mut frame = self.unlink(*page);
+            let entry = &mut self.pages[page.index()];
+            if core::mem::take(&mut entry.writable) {
+                was_writable |= 1 << i;
+                self.table.write_protect(*page, &mut frame);
+            }
+            // From here on the flag says whether the page was written to since.
+            entry.dirty = false;
+            frame
+        });
+        (frames.collect(), was_writable)
+    }
+
+    /// Undoes [`lend`](Self::lend).
+    fn take_back(&mut self, victims: &PageList, frames: FrameList<Frame<'m>>, was_writable: u32) {
+        for ((i, page), frame) in victims.iter().enumerate().zip(frames) {
+            let entry = &mut self.pages[page.index()];
+            entry.dirty = true;
+            entry.writable = was_writable & (1 << i) != 0;
+            if entry.writable {
+                self.table.make_writable(*page);
+            }
+            self.link(*page, frame);
+        }
+    }
+
+    /// Takes slots for up to `want` pages. When none is free, a resident page gives up its own: it
+    /// becomes dirty, and another page can go.
+    fn take_slots(&mut self, want: usize) -> Option<SlotRun> {
+        if let Some(run) = self.area.alloc(want) {
+            return Some(run);
+        }
+        let mut hand = self.clock.last(self.pages)?;
+        for _ in 0..self.clock.len() {
+            let entry = &self.pages[hand as usize];
+            if entry.swap.is_some() {
+                self.lose_slot(Page(hand));
+                self.stats.slots_reclaimed += 1;
+                break;
+            }
+            hand = entry.prev;
+        }
+        self.area.alloc(want)
+    }
+}

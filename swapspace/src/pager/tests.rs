@@ -1,0 +1,519 @@
+mod bed;
+mod model;
+
+use alloc::vec::Vec;
+
+use mempool::{Gfp, ReserveBacking};
+
+use self::bed::{Bed, Client, CopyTable, MARKS, Shape};
+use super::*;
+use crate::{IoClass, IoOp};
+
+/// Runs a test with either table.
+macro_rules! with_both_tables {
+    ($($test:ident => $body:ident;)*) => {$(
+        #[test]
+        fn $test() {
+            $body::<CopyTable>();
+            $body::<ExplicitTable>();
+        }
+    )*};
+}
+
+with_both_tables! {
+    more_pages_than_memory_keep_their_bytes => overcommit;
+    s3_a_failed_page_out_leaves_the_page_dirty_resident_and_retryable => failing_page_outs;
+    a_page_discarded_in_flight_gives_everything_back_and_can_be_faulted_anew => discard_in_flight;
+}
+
+fn overcommit<T: Client>() {
+    let mut bed = Bed::<T>::new(Shape::default());
+    for page in 0..64 {
+        bed.write(page, page as u8 + 1);
+    }
+    for round in 0..3 {
+        for page in 0..64 {
+            assert_eq!(bed.read(page), page as u8 + 1, "round {round}");
+        }
+    }
+    let stats = bed.pager.stats();
+    assert!(stats.pages_out >= 44 && stats.pages_in >= 100, "{stats:?}");
+    assert!(stats.clean_drops > 50, "clean pages go without a write");
+    assert!(stats.pages_out < 70, "and are not written again: {stats:?}");
+    bed.shut_down();
+}
+
+fn failing_page_outs<T: Client>() {
+    let mut bed = Bed::<T>::new(Shape::default());
+    bed.script.borrow_mut().fail_writes = 5;
+    for page in 0..64 {
+        bed.write(page, page as u8 + 1);
+    }
+    let stats = bed.pager.stats();
+    assert!(stats.write_failures >= 5, "{stats:?}");
+    for page in 0..64 {
+        assert_eq!(bed.read(page), page as u8 + 1, "no write was lost");
+    }
+    bed.shut_down();
+}
+
+fn discard_in_flight<T: Client>() {
+    let mut bed = Bed::<T>::new(Shape::default());
+    bed.script.borrow_mut().held = true;
+    bed.fill();
+    let victim = bed.start_writeback();
+    bed.pager.discard(victim).unwrap();
+    assert_eq!(T::load(&mut bed.pager, victim), None);
+
+    let fault = |bed: &mut Bed<T>| bed.pager.fault(victim, Access::Read, bed.now);
+    assert_eq!(fault(&mut bed), Ok(FaultOutcome::Pending));
+    // Forgotten once more, while it waits.
+    bed.pager.discard(victim).unwrap();
+    let kind = ErrorKind::Cancelled;
+    assert_eq!(bed.events(), [PagerEvent::Failed { page: victim, kind }]);
+
+    assert_eq!(fault(&mut bed), Ok(FaultOutcome::Pending));
+    bed.script.borrow_mut().held = false;
+    assert!(matches!(bed.event(), Some(PagerEvent::Mapped { page, .. }) if page == victim));
+    assert_eq!(bed.read(victim.0), 0);
+    bed.shut_down();
+}
+
+#[test]
+fn a_page_that_was_only_read_needs_no_slot() {
+    let mut bed = Bed::<CopyTable>::new(Shape {
+        slots: 1,
+        ..Shape::default()
+    });
+    for page in 0..64 {
+        assert_eq!(bed.read(page), 0);
+    }
+    assert_eq!(bed.pager.stats().pages_out, 0);
+    bed.shut_down();
+}
+
+#[test]
+fn faults_on_one_page_are_one_fault_with_one_event() {
+    let mut bed = Bed::<CopyTable>::new(Shape::default());
+    for page in 0..64 {
+        bed.write(page, 7);
+    }
+    let outcomes = [Access::Read, Access::Write, Access::Read]
+        .map(|access| bed.pager.fault(Page(0), access, bed.now));
+    assert_eq!(outcomes, [Ok(FaultOutcome::Pending); 3]);
+    let Some(PagerEvent::Mapped { page, major, .. }) = bed.event() else {
+        panic!("the page is there");
+    };
+    assert_eq!((page, major), (Page(0), true));
+    assert_eq!(bed.event(), None);
+    assert_eq!(bed.pager.stats().faults_merged, 2);
+    // One of them wanted to write, so that all of them may.
+    assert_eq!(
+        bed.pager.fault(Page(0), Access::Write, bed.now),
+        Ok(FaultOutcome::Mapped)
+    );
+    bed.shut_down();
+}
+
+#[test]
+fn the_fault_queue_is_bounded_and_full_is_an_error() {
+    let mut bed = Bed::<CopyTable>::new(Shape {
+        faults: 2,
+        ..Shape::default()
+    });
+    let page = bed.fill();
+    let hog = bed.hog();
+    let results = [0, 1, 2].map(|i| bed.pager.fault(Page(page + i), Access::Read, bed.now));
+    assert_eq!(results[..2], [Ok(FaultOutcome::Pending); 2]);
+    assert_eq!(results[2], Err(FaultError::QueueFull));
+    assert_eq!(
+        bed.pager.fault(Page(64), Access::Read, bed.now),
+        Err(FaultError::BadPage)
+    );
+    drop(hog);
+    bed.shut_down();
+}
+
+#[test]
+fn faults_that_wait_for_a_frame_are_served_in_order() {
+    let mut bed = Bed::<CopyTable>::new(Shape::default());
+    let first = bed.fill();
+    let hog = bed.hog();
+    for page in first..first + 4 {
+        let outcome = bed.pager.fault(Page(page), Access::Write, bed.now);
+        assert_eq!(outcome, Ok(FaultOutcome::Pending));
+    }
+    for expected in first..first + 4 {
+        let Some(PagerEvent::Mapped { page, major, .. }) = bed.event() else {
+            panic!("{:?}", bed.pager.stall(bed.now));
+        };
+        assert_eq!((page, major), (Page(expected), false));
+    }
+    drop(hog);
+    bed.shut_down();
+}
+
+#[test]
+fn s1_a_refused_page_out_has_changed_nothing() {
+    let mut bed = Bed::<CopyTable>::new(Shape::default());
+    let pages = bed.fill();
+    let before = bed.pager.stats();
+    bed.script.borrow_mut().refuse = 1;
+    // Push memory below the low mark; the hand has to come round for what was just used.
+    let hog = [(); 2].map(|()| bed.zone.alloc(0, Gfp::KERNEL).unwrap());
+    while bed.pager.stats().refusals == 0 {
+        assert_eq!(bed.events(), []);
+    }
+    let after = bed.pager.stats();
+    assert_eq!(
+        (after.resident, after.dirty, after.writeback),
+        (before.resident, before.dirty, 0)
+    );
+    assert_eq!(bed.pager.area().stats().used, 0);
+    // Every page can still be written without a fault.
+    for page in 0..pages {
+        let bytes = [0xcc; 4096];
+        assert!(CopyTable::store(&mut bed.pager, Page(page), &bytes));
+    }
+    drop(hog);
+    bed.shut_down();
+}
+
+#[test]
+fn s1_without_a_free_request_no_page_is_touched() {
+    let mut bed = Bed::<CopyTable>::new(Shape {
+        requests: 2,
+        ..Shape::default()
+    });
+    bed.script.borrow_mut().held = true;
+    let first = bed.fill();
+    let hog = bed.hog();
+    for page in first..first + 8 {
+        let _ = bed.pager.fault(Page(page), Access::Write, bed.now);
+    }
+    for _ in 0..4 {
+        assert_eq!(bed.events(), []);
+    }
+    // Twelve frames are wanted; one request may be a page-out, and holds eight.
+    let stats = bed.pager.stats();
+    assert_eq!((stats.in_flight, stats.writeback), (1, 8));
+    assert_eq!(bed.pager.area().stats().used, 8);
+    drop(hog);
+    bed.shut_down();
+}
+
+#[test]
+fn s3_a_store_that_fails_is_not_tried_again_at_once() {
+    let mut bed = Bed::<CopyTable>::new(Shape::default());
+    bed.script.borrow_mut().fail_writes = usize::MAX;
+    let first = bed.fill();
+    let hog = bed.hog();
+    let _ = bed.pager.fault(Page(first), Access::Write, bed.now);
+    // Ten seconds of a store that is broken.
+    while bed.now < Instant::from_micros(10_000_000) {
+        assert_eq!(bed.events(), []);
+        let stall = bed.pager.stall(bed.now).expect("the fault waits");
+        assert!(matches!(
+            stall.reason,
+            StallReason::BackOff | StallReason::PageOut
+        ));
+        bed.now = bed.pager.next_deadline().expect("a retry is due");
+    }
+    let writes = bed.script.borrow().log.len();
+    assert!((10..80).contains(&writes), "{writes} tries");
+    assert_eq!(bed.pager.stats().dirty, first as usize, "nothing is lost");
+
+    bed.script.borrow_mut().fail_writes = 0;
+    assert!(matches!(bed.event(), Some(PagerEvent::Mapped { .. })));
+    drop(hog);
+    for page in 0..first {
+        assert_eq!(bed.read(page), page as u8);
+    }
+    bed.shut_down();
+}
+
+#[test]
+fn s3_a_page_written_to_while_it_is_being_written_stays_dirty() {
+    let mut bed = Bed::<CopyTable>::new(Shape::default());
+    bed.script.borrow_mut().held = true;
+    bed.fill();
+    let victim = bed.start_writeback().0;
+    // A read goes through; a write faults and makes the page dirty again.
+    assert_eq!(bed.read(victim), victim as u8);
+    assert!(!CopyTable::store(&mut bed.pager, Page(victim), &[0; 4096]));
+    bed.write(victim, 0xee);
+
+    bed.script.borrow_mut().held = false;
+    bed.now = bed.now + Duration::from_secs(1);
+    assert_eq!(bed.events(), []);
+    assert_eq!(bed.pager.stats().redirtied, 1);
+    for page in (0..64).filter(|page| *page != victim) {
+        bed.write(page, 1);
+    }
+    assert_eq!(bed.read(victim), 0xee);
+    bed.shut_down();
+}
+
+#[test]
+fn s3_no_frame_is_free_before_its_write_completed() {
+    let mut bed = Bed::<CopyTable>::new(Shape::default());
+    bed.script.borrow_mut().held = true;
+    bed.fill();
+    let hog = bed.hog();
+    let free = bed.zone.stats().free;
+    for _ in 0..4 {
+        assert_eq!(bed.events(), []);
+    }
+    assert!(bed.pager.stats().writeback > 0);
+    assert_eq!(bed.zone.stats().free, free);
+    drop(hog);
+    bed.shut_down();
+}
+
+#[test]
+fn s4_a_failed_page_in_fails_its_fault_and_a_later_one_succeeds() {
+    let mut bed = Bed::<CopyTable>::new(Shape::default());
+    for page in 0..64 {
+        bed.write(page, page as u8 + 1);
+    }
+    let gone = bed.some(State::Swapped).unwrap().0;
+    bed.script.borrow_mut().fail_reads = 1;
+    assert_eq!(
+        bed.pager.fault(Page(gone), Access::Read, bed.now),
+        Ok(FaultOutcome::Pending)
+    );
+    assert_eq!(
+        bed.event(),
+        Some(PagerEvent::Failed {
+            page: Page(gone),
+            kind: ErrorKind::Io
+        })
+    );
+    assert_eq!(
+        CopyTable::load(&mut bed.pager, Page(gone)),
+        None,
+        "what was read is never handed out"
+    );
+    assert_eq!(bed.read(gone), gone as u8 + 1);
+    bed.shut_down();
+}
+
+#[test]
+fn a_slot_that_could_not_be_read_is_not_used_again() {
+    let mut bed = Bed::<CopyTable>::new(Shape::default());
+    for page in 0..64 {
+        bed.write(page, 1);
+    }
+    let gone = bed.some(State::Swapped).unwrap().0;
+    bed.script.borrow_mut().fail_reads = 1;
+    let _ = bed.pager.fault(Page(gone), Access::Read, bed.now);
+    assert!(matches!(bed.event(), Some(PagerEvent::Failed { .. })));
+    bed.pager.discard(Page(gone)).unwrap();
+    assert_eq!(bed.pager.area().stats().retired, 1);
+    assert_eq!(bed.read(gone), 0, "a forgotten page reads as zeros");
+    bed.shut_down();
+}
+
+#[test]
+fn s8_a_page_in_goes_before_page_outs_and_always_finds_a_request() {
+    let mut bed = Bed::<CopyTable>::new(Shape::default());
+    for page in 0..64 {
+        bed.write(page, 1);
+    }
+    while bed.pager.stats().in_flight > 0 {
+        assert_eq!(bed.event(), None);
+    }
+    // A page-in and page-outs are both due: memory is short, and a page faults.
+    bed.script.borrow_mut().log.clear();
+    bed.script.borrow_mut().held = true;
+    let target = bed.some(State::Swapped).unwrap();
+    let mut hog = Vec::new();
+    while bed.zone.stats().free > MARKS.min + 1 {
+        hog.push(bed.zone.alloc(0, Gfp::KERNEL).unwrap());
+    }
+    let _ = bed.pager.fault(target, Access::Read, bed.now);
+    for _ in 0..4 {
+        assert_eq!(bed.events(), []);
+    }
+    let log = core::mem::take(&mut bed.script.borrow_mut().log);
+    assert_eq!((log[0].0, log[0].1), (IoOp::Read, IoClass::Demand));
+    assert!(log.len() > 1 && log[1..].iter().all(|entry| entry.0 == IoOp::Write));
+    assert!(bed.pager.stats().in_flight <= 4);
+
+    // Page-outs hold all the requests that they may; there is one left for the next page-in.
+    let writes = bed.pager.requests.writes();
+    drop(hog);
+    let target = bed.some(State::Swapped).unwrap();
+    assert_eq!(
+        bed.pager.fault(target, Access::Read, bed.now),
+        Ok(FaultOutcome::Pending)
+    );
+    assert_eq!(bed.script.borrow().log.len(), 1, "with {writes} writes out");
+    bed.shut_down();
+}
+
+#[test]
+fn dirty_pages_are_written_in_clusters_of_consecutive_slots() {
+    let mut bed = Bed::<CopyTable>::new(Shape {
+        frames: 40,
+        ..Shape::default()
+    });
+    let pages = bed.fill();
+    let hog = bed.hog();
+    let _ = bed.pager.fault(Page(pages), Access::Write, bed.now);
+    assert!(bed.event().is_some());
+    let log = &bed.script.borrow().log;
+    let (op, class, slot, frames) = log[0];
+    assert_eq!((op, class), (IoOp::Write, IoClass::Reclaim));
+    assert_eq!((slot.0, frames), (0, MARKS.high + 1 - MARKS.min));
+    drop(hog);
+}
+
+#[test]
+fn a_page_that_is_used_gets_a_second_chance() {
+    let mut bed = Bed::<ExplicitTable>::new(Shape::default());
+    let pages = bed.fill();
+    let hog = bed.hog();
+    // The hand goes round once and finds that everything was used.
+    assert_eq!(bed.events(), []);
+    assert_eq!(bed.pager.stats().second_chances, u64::from(pages));
+    assert_eq!(bed.pager.stats().resident, pages as usize);
+    // On its second round it would take page 0 first, had that not been used since.
+    assert_eq!(bed.read(0), 0);
+    assert_eq!(bed.event(), None);
+    assert!(bed.pager.frame(Page(0)).is_some());
+    assert!(bed.pager.frame(Page(1)).is_none());
+    drop(hog);
+    bed.shut_down();
+}
+
+#[test]
+fn a_page_that_was_just_mapped_is_not_the_next_victim() {
+    let mut bed = Bed::<ExplicitTable>::new(Shape {
+        latency: Duration::ZERO,
+        ..Shape::default()
+    });
+    for page in 0..64 {
+        bed.touch(page, Access::Write);
+        assert_eq!(bed.events(), []);
+        assert!(bed.pager.frame_mut(Page(page)).is_some());
+    }
+    bed.shut_down();
+}
+
+#[test]
+fn a_pinned_page_stays() {
+    let mut bed = Bed::<ExplicitTable>::new(Shape::default());
+    assert_eq!(bed.pager.pin(Page(0)), Err(PinError::NotMapped));
+    bed.write(0, 9);
+    bed.pager.pin(Page(0)).unwrap();
+    for page in 1..64 {
+        bed.write(page, 1);
+    }
+    assert_eq!(bed.pager.frame(Page(0)).map(|frame| frame[0]), Some(9));
+    bed.pager.unpin(Page(0)).unwrap();
+    assert_eq!(bed.pager.unpin(Page(0)), Err(PinError::NotPinned));
+    for page in 1..64 {
+        bed.write(page, 2);
+    }
+    assert_eq!(bed.pager.frame(Page(0)), None);
+    bed.shut_down();
+}
+
+#[test]
+fn page_frames_never_come_from_the_reserve() {
+    let mut bed = Bed::<CopyTable>::new(Shape::default());
+    bed.zone.grow(6).unwrap();
+    let token = bed.zone.claim_memalloc().unwrap();
+    let scope = bed.zone.memalloc(&token);
+    for page in 0..64 {
+        bed.write(page, 1);
+    }
+    let stats = bed.zone.stats();
+    assert_eq!(stats.reserve_peak, 0);
+    assert!(stats.min_free >= 6 + MARKS.min);
+    drop(scope);
+    bed.shut_down();
+}
+
+#[test]
+fn background_reclaim_works_from_low_up_to_high() {
+    let mut bed = Bed::<CopyTable>::new(Shape::default());
+    bed.fill();
+    assert!(
+        bed.script.borrow().log.is_empty(),
+        "not before the low mark"
+    );
+    let hog = bed.zone.alloc(0, Gfp::KERNEL).unwrap();
+    while bed.zone.stats().free < MARKS.high {
+        assert_eq!(bed.events(), []);
+        bed.now = bed.now + Duration::from_micros(100);
+    }
+    assert_eq!(bed.events(), []);
+    assert_eq!(bed.zone.stats().free, MARKS.high);
+    assert_eq!(bed.script.borrow().log[0].1, IoClass::Writeback);
+    drop(hog);
+    bed.shut_down();
+}
+
+#[test]
+fn slots_are_taken_from_resident_pages_when_none_is_free() {
+    // 16 frames beyond the low mark and 50 slots hold 64 pages only if no slot is kept idle.
+    let mut bed = Bed::<CopyTable>::new(Shape {
+        slots: 50,
+        ..Shape::default()
+    });
+    for round in 0..4 {
+        for page in 0..64 {
+            bed.write(page, page as u8 + round);
+        }
+        for page in 0..64 {
+            assert_eq!(bed.read(page), page as u8 + round);
+        }
+    }
+    let stats = bed.pager.stats();
+    assert!(stats.slots_reclaimed > 0, "{stats:?}");
+    bed.shut_down();
+}
+
+#[test]
+fn a_stall_says_what_is_waited_for() {
+    let mut bed = Bed::<CopyTable>::new(Shape {
+        slots: 1,
+        ..Shape::default()
+    });
+    assert_eq!(bed.pager.stall(bed.now), None);
+    let first = bed.fill();
+    let hog = bed.hog();
+    for page in 0..first {
+        bed.pager.pin(Page(page)).unwrap();
+    }
+    let _ = bed.pager.fault(Page(first), Access::Write, bed.now);
+    assert_eq!(bed.event(), None);
+    bed.now = bed.now + Duration::from_millis(1500);
+    let stall = bed.pager.stall(bed.now).unwrap();
+    assert_eq!(stall.reason, StallReason::Held);
+    assert_eq!((stall.waiting, stall.waited.as_millis()), (1, 1500));
+    assert!(std::format!("{stall}").starts_with(
+        "1 fault waiting for a frame, the first for 1500 ms: every resident page is held"
+    ));
+
+    for page in 0..first {
+        bed.pager.unpin(Page(page)).unwrap();
+    }
+    bed.script.borrow_mut().held = true;
+    assert_eq!(bed.events(), []);
+    let reason = |bed: &Bed<CopyTable>| bed.pager.stall(bed.now).map(|stall| stall.reason);
+    assert_eq!(reason(&bed), Some(StallReason::PageOut));
+
+    bed.script.borrow_mut().held = false;
+    assert!(matches!(bed.event(), Some(PagerEvent::Mapped { .. })));
+    let _ = bed.pager.fault(Page(first + 1), Access::Write, bed.now);
+    assert_eq!(bed.event(), None);
+    assert_eq!(reason(&bed), Some(StallReason::NoSlot));
+
+    drop(hog);
+    assert!(matches!(bed.event(), Some(PagerEvent::Mapped { .. })));
+    assert_eq!(reason(&bed), None);
+    bed.shut_down();
+}

@@ -1,0 +1,231 @@
+//! Random clients, random memory pressure, a store that fails at random: every page holds what was
+//! last stored in it, and everything goes back in the end.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use mempool::Gfp;
+use proptest::prelude::*;
+
+use super::bed::{Bed, Client, CopyTable, Shape};
+use super::*;
+
+const PAGES: u32 = 40;
+
+#[derive(Debug, Clone)]
+enum Op {
+    Read(u32),
+    Write(u32),
+    Discard(u32),
+    Pin(u32),
+    Unpin(u32),
+    /// Somebody else takes, or gives back, so many frames.
+    Hog(usize),
+    Relent(usize),
+    FailWrites(usize),
+    FailReads(usize),
+    Refuse(usize),
+    Hold(bool),
+    Pass(u64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let page = 0..PAGES;
+    prop_oneof![
+        20 => page.clone().prop_map(Op::Read),
+        30 => page.clone().prop_map(Op::Write),
+        3 => page.clone().prop_map(Op::Discard),
+        1 => page.clone().prop_map(Op::Pin),
+        2 => page.prop_map(Op::Unpin),
+        3 => (1usize..5).prop_map(Op::Hog),
+        4 => (1usize..5).prop_map(Op::Relent),
+        3 => (1usize..4).prop_map(Op::FailWrites),
+        2 => (1usize..3).prop_map(Op::FailReads),
+        2 => (1usize..3).prop_map(Op::Refuse),
+        3 => any::<bool>().prop_map(Op::Hold),
+        15 => (0u64..200).prop_map(Op::Pass),
+    ]
+}
+
+/// What a client will do once its page is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Want {
+    Nothing,
+    Read,
+    Write(u8),
+}
+
+struct World<T> {
+    bed: Bed<T>,
+    /// What each page holds.
+    model: Vec<u8>,
+    wants: Vec<Want>,
+    version: u8,
+}
+
+impl<T: Client> World<T> {
+    fn new(shape: Shape) -> Self {
+        World {
+            bed: Bed::new(shape),
+            model: vec![0; PAGES as usize],
+            wants: vec![Want::Nothing; PAGES as usize],
+            version: 0,
+        }
+    }
+
+    /// Does what a client wants, if it can without a fault.
+    fn attempt(&mut self, page: u32, want: Want) -> bool {
+        let pager = &mut self.bed.pager;
+        match want {
+            Want::Nothing => true,
+            Want::Read => match T::load(pager, Page(page)) {
+                None => false,
+                Some(bytes) => {
+                    let expected = self.model[page as usize];
+                    assert!(
+                        bytes.iter().all(|byte| *byte == expected),
+                        "page {page} holds {:#x} and not {expected:#x}",
+                        bytes[0]
+                    );
+                    true
+                }
+            },
+            Want::Write(byte) => {
+                let stored = T::store(pager, Page(page), &[byte; 4096]);
+                if stored {
+                    self.model[page as usize] = byte;
+                }
+                stored
+            }
+        }
+    }
+
+    /// A client reads or writes; it may have to wait. A client that waits does nothing else.
+    fn access(&mut self, page: u32, want: Want) {
+        if self.wants[page as usize] != Want::Nothing || self.attempt(page, want) {
+            return;
+        }
+        let access = match want {
+            Want::Write(_) => Access::Write,
+            _ => Access::Read,
+        };
+        match self.bed.pager.fault(Page(page), access, self.bed.now) {
+            Ok(FaultOutcome::Mapped) => assert!(self.attempt(page, want), "mapped, but not there"),
+            Ok(FaultOutcome::Pending) => self.wants[page as usize] = want,
+            Err(error) => assert_eq!(error, FaultError::QueueFull),
+        }
+        self.bed.check();
+    }
+
+    fn handle(&mut self, event: PagerEvent) {
+        match event {
+            PagerEvent::Mapped { page, .. } => {
+                let want = core::mem::replace(&mut self.wants[page.index()], Want::Nothing);
+                assert_ne!(want, Want::Nothing, "nobody waits for {page:?}");
+                assert!(self.attempt(page.0, want), "mapped, but not there");
+            }
+            PagerEvent::Failed { page, .. } => self.wants[page.index()] = Want::Nothing,
+        }
+    }
+
+    fn pump(&mut self) {
+        while let Some(event) = self.bed.pager.poll(self.bed.now) {
+            self.bed.check();
+            self.handle(event);
+        }
+        self.bed.check();
+    }
+
+    /// Waits until nobody waits.
+    fn settle(&mut self) {
+        while let Some(event) = self.bed.event() {
+            self.handle(event);
+        }
+        let waiting = self.wants.iter().position(|want| *want != Want::Nothing);
+        assert_eq!(waiting, None, "{:?}", self.bed.pager.stall(self.bed.now));
+    }
+
+    fn run(mut self, ops: Vec<Op>) {
+        let mut hog = Vec::new();
+        for op in ops {
+            match op {
+                Op::Read(page) => self.access(page, Want::Read),
+                Op::Write(page) => {
+                    self.version = self.version.wrapping_add(1).max(1);
+                    self.access(page, Want::Write(self.version));
+                }
+                Op::Discard(page) => {
+                    self.bed.pager.discard(Page(page)).unwrap();
+                    self.model[page as usize] = 0;
+                    self.pump();
+                    self.wants[page as usize] = Want::Nothing;
+                }
+                Op::Pin(page) => drop(self.bed.pager.pin(Page(page))),
+                Op::Unpin(page) => drop(self.bed.pager.unpin(Page(page))),
+                Op::Hog(frames) => {
+                    hog.extend(
+                        (0..frames).filter_map(|_| self.bed.zone.alloc(0, Gfp::KERNEL).ok()),
+                    );
+                }
+                Op::Relent(frames) => hog.truncate(hog.len().saturating_sub(frames)),
+                Op::FailWrites(count) => self.bed.script.borrow_mut().fail_writes += count,
+                Op::FailReads(count) => self.bed.script.borrow_mut().fail_reads += count,
+                Op::Refuse(count) => self.bed.script.borrow_mut().refuse += count,
+                Op::Hold(held) => self.bed.script.borrow_mut().held = held,
+                Op::Pass(micros) => self.bed.now = self.bed.now + Duration::from_micros(micros),
+            }
+            self.pump();
+        }
+
+        // The store recovers, the others relent: whoever waits is served.
+        hog.clear();
+        {
+            let mut script = self.bed.script.borrow_mut();
+            (script.fail_writes, script.fail_reads, script.refuse) = (0, 0, 0);
+            script.held = false;
+        }
+        for page in 0..PAGES {
+            while self.bed.pager.unpin(Page(page)).is_ok() {}
+        }
+        self.settle();
+        for page in 0..PAGES {
+            assert_eq!(self.bed.read(page), self.model[page as usize]);
+        }
+        self.bed.shut_down();
+    }
+}
+
+fn shape() -> impl Strategy<Value = Shape> {
+    (8usize..24, 0usize..20, 1usize..6, 1usize..5, 0u64..100).prop_map(
+        |(frames, spare, faults, requests, latency)| Shape {
+            frames,
+            pages: PAGES as usize,
+            // What does not fit into memory fits into the slots, with and without room to spare.
+            // A slot whose read failed may be retired on top.
+            slots: PAGES as usize + spare,
+            faults,
+            requests,
+            latency: Duration::from_micros(latency),
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn pages_keep_their_bytes_with_a_table_of_copies(
+        shape in shape(),
+        ops in prop::collection::vec(op(), 1..250),
+    ) {
+        World::<CopyTable>::new(shape).run(ops);
+    }
+
+    #[test]
+    fn pages_keep_their_bytes_with_explicit_paging(
+        shape in shape(),
+        ops in prop::collection::vec(op(), 1..250),
+    ) {
+        World::<ExplicitTable>::new(shape).run(ops);
+    }
+}
