@@ -1,0 +1,176 @@
+//! The one call that is not a request: mounting, looking up, and the like, before and after
+//! swapping. Its arguments and then its results are kept in one small buffer.
+
+use core::fmt;
+use core::task::Poll;
+
+use swapspace::{Instant, PageFrame};
+
+use super::Client;
+use crate::error::ProtocolError;
+use crate::rpc::{CallHeader, Procedure, Reject, ReplyHeader, record_mark};
+use crate::xdr::{Reader, Writer, XdrError};
+
+/// Bytes of the longest call, record mark included, and of the longest reply.
+pub(super) const CONTROL_MAX: usize = 512;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Queued,
+    Sending,
+    Sent(Instant),
+    Answered,
+}
+
+#[derive(Debug)]
+pub(super) struct Control {
+    phase: Phase,
+    xid: u32,
+    resend: bool,
+    /// The record to send, then the reply without its mark.
+    buf: heapless::Vec<u8, CONTROL_MAX>,
+}
+
+impl Control {
+    pub(super) const fn new() -> Self {
+        Control {
+            phase: Phase::Idle,
+            xid: 0,
+            resend: false,
+            buf: heapless::Vec::new(),
+        }
+    }
+
+    pub(super) fn reset(&mut self) {
+        if matches!(self.phase, Phase::Sending | Phase::Sent(_)) {
+            self.phase = Phase::Queued;
+            self.resend = true;
+        }
+    }
+
+    /// The record to send next, if there is one; and whether it was sent before.
+    pub(super) fn begin(&mut self) -> Option<bool> {
+        if self.phase != Phase::Queued {
+            return None;
+        }
+        self.phase = Phase::Sending;
+        Some(self.resend)
+    }
+
+    pub(super) fn record(&self) -> &[u8] {
+        &self.buf
+    }
+
+    pub(super) fn sent(&mut self, now: Instant) {
+        self.phase = Phase::Sent(now);
+    }
+
+    pub(super) const fn sent_at(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Sent(at) => Some(at),
+            _ => None,
+        }
+    }
+
+    pub(super) fn awaits(&self, xid: u32) -> bool {
+        self.xid == xid && self.sent_at().is_some()
+    }
+
+    /// Takes a reply, unless the call was forgotten while it came in.
+    pub(super) fn answer(&mut self, reply: &heapless::Vec<u8, CONTROL_MAX>) {
+        if reply.starts_with(&self.xid.to_be_bytes()) && self.sent_at().is_some() {
+            self.buf.clone_from(reply);
+            self.phase = Phase::Answered;
+        }
+    }
+}
+
+/// Why a call outside the requests failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum CallError {
+    /// The RPC layer of the server refused it.
+    Rejected(Reject),
+    /// The reply makes no sense.
+    BadReply(ProtocolError),
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CallError::Rejected(reject) => write!(f, "{reject}"),
+            CallError::BadReply(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl core::error::Error for CallError {}
+
+impl<F: PageFrame, const N: usize> Client<F, N> {
+    /// Starts a call beside the requests, in place of any earlier one. It is sent before them.
+    ///
+    /// # Errors
+    ///
+    /// The arguments are too long; no call is outstanding then.
+    pub fn start_call<P: Procedure>(&mut self, call: &P) -> Result<(), XdrError> {
+        let xid = self.requests.outside_xid();
+        let control = &mut self.control;
+        control.phase = Phase::Idle;
+        let room = control.buf.capacity();
+        control.buf.clear();
+        control
+            .buf
+            .resize_default(room)
+            .map_err(|_| XdrError::NoRoom)?;
+        let (mark, record) = control.buf.split_at_mut(4);
+        let mut writer = Writer::new(record);
+        CallHeader::of::<P>(xid).emit(&self.config.credential, &mut writer)?;
+        call.encode(&mut writer)?;
+        let len = writer.len();
+        mark.copy_from_slice(&record_mark(len as u32));
+        control.buf.truncate(4 + len);
+        control.xid = xid;
+        control.resend = false;
+        control.phase = Phase::Queued;
+        Ok(())
+    }
+
+    /// Whether a call was started and its result not fetched.
+    #[must_use]
+    pub fn is_calling(&self) -> bool {
+        self.control.phase != Phase::Idle
+    }
+
+    /// The result of the call that was started, which must be a `P`. Poll again after every
+    /// `handle_input`.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] inside says why it failed.
+    pub fn poll_call<P: Procedure>(&mut self) -> Poll<Result<P::Reply, CallError>> {
+        if self.control.phase != Phase::Answered {
+            return Poll::Pending;
+        }
+        self.control.phase = Phase::Idle;
+        Poll::Ready(decode::<P>(&self.control.buf))
+    }
+
+    /// Forgets the call. If it is under way, reset the connection first.
+    pub fn cancel_call(&mut self) {
+        self.control.phase = Phase::Idle;
+    }
+}
+
+fn decode<P: Procedure>(reply: &[u8]) -> Result<P::Reply, CallError> {
+    let malformed = |error| CallError::BadReply(ProtocolError::Malformed(error));
+    let mut reader = Reader::new(reply);
+    let header = ReplyHeader::parse(&mut reader).map_err(malformed)?;
+    header.verdict.map_err(CallError::Rejected)?;
+    let reply = P::decode(&mut reader).map_err(malformed)?;
+    if !reader.remaining().is_empty() {
+        return Err(CallError::BadReply(ProtocolError::TrailingBytes));
+    }
+    Ok(reply)
+}

@@ -1,0 +1,418 @@
+//! The client: one connection to one file, many requests in flight, no I/O of its own.
+//!
+//! It owns the requests, their frames included, and turns them into a stream of bytes and back.
+//! It never opens a connection, reads a clock or waits: its owner does, and tells it.
+
+mod control;
+mod receive;
+mod request;
+mod transmit;
+
+use core::time::Duration;
+
+use swapspace::{Completion, Geometry, Instant, PageFrame, Refused, SubmitError, SwapIo, Ticket};
+
+use crate::error::RequestError;
+use crate::nfs3::{Fh, StableHow};
+use crate::rpc::{Credential, SlotTable};
+use crate::stats::Stats;
+use control::Control;
+use receive::Incoming;
+use request::{Body, Call, Phase, Request};
+use transmit::Outgoing;
+
+pub use control::CallError;
+
+/// A silent connection is given at most this many times the first RPC timeout.
+const BACKOFF_MAX: u32 = 8;
+
+/// How a client behaves. [`Default`] suits a server on the local network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientConfig {
+    /// Who calls.
+    pub credential: Credential,
+    /// How long a request may take in all, reconnecting included: 30 s by default.
+    pub deadline: Duration,
+    /// How long a connection may be silent while a reply is due, before it is dropped; doubles
+    /// with every silence in a row, up to eight times: 2 s by default.
+    pub rpc_timeout: Duration,
+    /// How long to wait after `NFS3ERR_JUKEBOX`: 100 ms by default.
+    pub retry_delay: Duration,
+    /// What to ask of a WRITE: [`StableHow::FileSync`] by default. Anything less that the server
+    /// delivers is followed by a COMMIT before the request completes.
+    pub stable: StableHow,
+    /// Where transaction ids start; should differ from boot to boot.
+    pub xid_seed: u32,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        ClientConfig {
+            credential: Credential::default(),
+            deadline: Duration::from_secs(30),
+            rpc_timeout: Duration::from_secs(2),
+            retry_delay: Duration::from_millis(100),
+            stable: StableHow::FileSync,
+            xid_seed: 1,
+        }
+    }
+}
+
+/// The file that requests go to.
+#[derive(Debug, Clone)]
+struct File {
+    handle: Fh,
+    geometry: Geometry,
+}
+
+/// One NFS connection, sans-IO, with up to `N` requests in flight.
+///
+/// Its owner moves the bytes: what [`poll_transmit`](Self::poll_transmit) writes goes to the
+/// server, what comes from there goes to [`handle_input`](Self::handle_input). Payload is copied
+/// once each way, between the frames and the owner's buffer.
+///
+/// When the connection is lost, or [`needs_reset`](Self::needs_reset) says that it must be
+/// dropped, the owner connects again and calls [`reset_connection`](Self::reset_connection):
+/// every call in flight is sent again under its old xid. A request completes when it is answered
+/// or when its deadline has passed, never twice, and always with its frames.
+///
+/// A write that timed out may still be carried out by the server later, as in every NFS client:
+/// do not put other data into the same slot while the server may be merely slow. Activate the
+/// swap file afresh, or take another slot.
+///
+/// ```
+/// use nfs_swap::nfs3::Fh;
+/// use nfs_swap::{Client, ClientConfig};
+/// use swapspace::{Geometry, Instant, IoClass, IoOp, Slot, SwapIo};
+///
+/// let mut client = Client::<Box<[u8]>, 4>::new(ClientConfig::default());
+/// let geometry = Geometry { slots: 16, page_size: 4096, max_frames: 8, max_in_flight: 4 };
+/// client.open(Fh::new(b"from LOOKUP").unwrap(), geometry);
+///
+/// let page = vec![7; 4096].into_boxed_slice();
+/// let frames = [page].into_iter().collect();
+/// let io = SwapIo { op: IoOp::Write, slot: Slot(3), class: IoClass::Reclaim, frames };
+/// client.submit(io, Instant::ZERO).unwrap();
+///
+/// let mut buf = [0; 8192];
+/// let len = client.poll_transmit(Instant::ZERO, &mut buf);
+/// assert!(buf[..len].ends_with(&[7; 4096]), "the page leaves in one WRITE record");
+/// ```
+#[derive(Debug)]
+pub struct Client<F, const N: usize> {
+    config: ClientConfig,
+    file: Option<File>,
+    requests: SlotTable<Request<F>, N>,
+    control: Control,
+    outgoing: Outgoing,
+    incoming: Incoming,
+    /// Requests that are done and not yet fetched.
+    finished: usize,
+    /// Order of admission.
+    age: u32,
+    /// When the server last gave a sign of life, or the connection began.
+    heard: Instant,
+    /// How long it may be silent now.
+    patience: Duration,
+    broken: bool,
+    stats: Stats,
+}
+
+impl<F: PageFrame, const N: usize> Client<F, N> {
+    /// A client without a file; it can make [calls](Self::start_call).
+    #[must_use]
+    pub fn new(config: ClientConfig) -> Self {
+        Client {
+            requests: SlotTable::new(config.xid_seed),
+            patience: config.rpc_timeout,
+            file: None,
+            control: Control::new(),
+            outgoing: Outgoing::new(),
+            incoming: Incoming::new(0),
+            finished: 0,
+            age: 0,
+            heard: Instant::ZERO,
+            broken: false,
+            stats: Stats::default(),
+            config,
+        }
+    }
+
+    /// How the client behaves.
+    #[must_use]
+    pub const fn config(&self) -> &ClientConfig {
+        &self.config
+    }
+
+    /// What it has done.
+    #[must_use]
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Requests that were admitted and not yet fetched.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Directs requests to a file; `max_in_flight` of the geometry is `N` whatever it says. Call
+    /// it only while no request is in flight.
+    pub fn open(&mut self, handle: Fh, geometry: Geometry) {
+        let payload = geometry
+            .page_size
+            .saturating_mul(geometry.max_frames.into());
+        self.incoming = Incoming::new(payload);
+        self.file = Some(File { handle, geometry });
+    }
+
+    /// Refuses requests from now on; those in flight go on.
+    pub fn close(&mut self) {
+        self.file = None;
+    }
+
+    /// Admits a request, or gives it back. Nothing else is needed for it to finish (S1). O(N).
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] holds the reason and the request.
+    pub fn submit(&mut self, io: SwapIo<F>, now: Instant) -> Result<Ticket, Refused<F>> {
+        let (offset, len) = match self.check(&io) {
+            Ok(range) => range,
+            Err(error) => return Err(Refused { error, io }),
+        };
+        match self.admit(Body::Pages(io), offset, len, now) {
+            Ok(ticket) => Ok(ticket),
+            Err(Body::Pages(io)) => Err(Refused {
+                error: SubmitError::Busy,
+                io,
+            }),
+            Err(Body::Zeros) => unreachable!("the body that comes back is the one handed in"),
+        }
+    }
+
+    /// Admits a write of `len` zeros at byte `offset`, which needs no memory; `false` when every
+    /// request slot is taken or no file is open. Its end shows in [`poll_zeros`](Self::poll_zeros).
+    #[must_use = "false means that nothing will be written"]
+    pub fn submit_zeros(&mut self, offset: u64, len: u32, now: Instant) -> bool {
+        self.file.is_some() && self.admit(Body::Zeros, offset, len, now).is_ok()
+    }
+
+    fn admit(
+        &mut self,
+        body: Body<F>,
+        offset: u64,
+        len: u32,
+        now: Instant,
+    ) -> Result<Ticket, Body<F>> {
+        let deadline = now + self.config.deadline;
+        let request = Request::new(body, offset, len, deadline, self.age);
+        let ticket = self.requests.insert(request).map_err(|back| back.body)?;
+        if let Some(request) = self
+            .requests
+            .find(ticket)
+            .and_then(|i| self.requests.get_mut(i))
+        {
+            request.ticket = ticket;
+        }
+        self.age = self.age.wrapping_add(1);
+        let in_flight = u16::try_from(self.requests.len()).unwrap_or(u16::MAX);
+        self.stats.in_flight_peak = self.stats.in_flight_peak.max(in_flight);
+        Ok(Ticket(ticket))
+    }
+
+    /// The bytes of the file that a request is about, if it is well formed.
+    fn check(&self, io: &SwapIo<F>) -> Result<(u64, u32), SubmitError> {
+        let Some(File { geometry, .. }) = &self.file else {
+            return Err(SubmitError::Inactive);
+        };
+        let page_size = geometry.page_size;
+        let wrong_size = |frame: &F| frame.as_ref().len() != page_size as usize;
+        if io.frames.is_empty()
+            || io.frames.len() > usize::from(geometry.max_frames)
+            || io.frames.iter().any(wrong_size)
+        {
+            return Err(SubmitError::BadFrames);
+        }
+        let frames = io.frames.len() as u32;
+        if u64::from(io.slot.0) + u64::from(frames) > u64::from(geometry.slots) {
+            return Err(SubmitError::OutOfRange);
+        }
+        let offset = u64::from(io.slot.0) * u64::from(page_size);
+        Ok((offset, frames * page_size))
+    }
+
+    /// A finished request, in no particular order. Call it until `None` after every
+    /// `handle_input`, `handle_timeout` and `reset_connection`. O(N) when there is one, else O(1).
+    #[must_use = "the completion holds the frames"]
+    pub fn poll_completion(&mut self) -> Option<Completion<F, RequestError>> {
+        let (request, result) = self.take_finished(false)?;
+        match request.body {
+            Body::Pages(io) => Some(Completion {
+                ticket: Ticket(request.ticket),
+                io,
+                result,
+            }),
+            Body::Zeros => None,
+        }
+    }
+
+    /// The end of a write of zeros: how many bytes, or why not.
+    #[must_use = "a failed write must be noticed"]
+    pub fn poll_zeros(&mut self) -> Option<Result<u32, RequestError>> {
+        let (request, result) = self.take_finished(true)?;
+        Some(result.map(|()| request.len))
+    }
+
+    fn take_finished(&mut self, zeros: bool) -> Option<(Request<F>, Result<(), RequestError>)> {
+        if self.finished == 0 {
+            return None;
+        }
+        let (index, result) =
+            self.requests
+                .iter()
+                .find_map(|(index, request)| match request.phase {
+                    Phase::Done(result) if matches!(request.body, Body::Zeros) == zeros => {
+                        Some((index, result))
+                    }
+                    _ => None,
+                })?;
+        self.finished -= 1;
+        Some((self.requests.remove(index)?, result))
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due. O(N).
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let requests = self
+            .requests
+            .iter()
+            .filter(|(_, request)| !request.is_done());
+        let wakes = requests.map(|(_, request)| match request.phase {
+            Phase::Queued(Some(not_before)) => request.deadline.min(not_before),
+            _ => request.deadline,
+        });
+        wakes.chain(self.silence_ends()).min()
+    }
+
+    /// Ends requests whose deadline has passed, and notices that the server has fallen silent.
+    /// Ask [`needs_reset`](Self::needs_reset) afterwards. O(N).
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for index in 0..N {
+            let overdue = |request: &Request<F>| !request.is_done() && request.deadline <= now;
+            if self.requests.get(index).is_some_and(overdue) {
+                self.expire(index);
+            }
+        }
+        if !self.broken && self.silence_ends().is_some_and(|end| end <= now) {
+            self.stats.silences += 1;
+            let most = self.config.rpc_timeout.saturating_mul(BACKOFF_MAX);
+            self.patience = self.patience.saturating_mul(2).min(most);
+            self.broken = true;
+        }
+    }
+
+    /// Whether the connection must be dropped: the server sent nonsense or fell silent, or a
+    /// request ended in the middle of its record.
+    #[must_use]
+    pub const fn needs_reset(&self) -> bool {
+        self.broken
+    }
+
+    /// Tells the client that its connection is gone: the next byte to send or to receive is the
+    /// first of a new one. All calls in flight will be sent again. O(N).
+    pub fn reset_connection(&mut self, now: Instant) {
+        self.stats.resets += 1;
+        self.outgoing.reset();
+        self.incoming.reset();
+        self.control.reset();
+        self.heard = now;
+        self.broken = false;
+        for index in 0..N {
+            let Some(request) = self.requests.get_mut(index) else {
+                continue;
+            };
+            if request.expired {
+                self.stats.timed_out += 1;
+                self.finish(index, Err(RequestError::TimedOut));
+            } else if matches!(request.phase, Phase::Sending | Phase::Sent(_)) {
+                request.phase = Phase::Queued(None);
+                request.resend = true;
+            }
+        }
+    }
+
+    /// Forgets the writes of zeros. Call it after [`reset_connection`](Self::reset_connection).
+    pub fn forget_zeros(&mut self) {
+        for index in 0..N {
+            let Some(request) = self.requests.get(index) else {
+                continue;
+            };
+            if matches!(request.body, Body::Zeros) {
+                self.finished -= usize::from(request.is_done());
+                self.requests.remove(index);
+            }
+        }
+    }
+
+    /// Ends a request whose deadline has passed, at once if nothing is under way that still needs
+    /// its frames, else when the connection has been reset.
+    fn expire(&mut self, index: usize) {
+        let receiving = self.incoming.is_for(index);
+        let Some(request) = self.requests.get_mut(index) else {
+            return;
+        };
+        // A write that was sent may sit unread in the server's socket: dropping the connection
+        // takes it back from there.
+        let reset = match request.phase {
+            Phase::Sending => true,
+            Phase::Sent(_) => receiving || request.call == Call::Write,
+            Phase::Queued(_) | Phase::Done(_) => false,
+        };
+        if reset {
+            request.expired = true;
+            self.broken = true;
+        } else {
+            self.stats.timed_out += 1;
+            self.finish(index, Err(RequestError::TimedOut));
+        }
+    }
+
+    fn finish(&mut self, index: usize, result: Result<(), RequestError>) {
+        if let Some(request) = self.requests.get_mut(index) {
+            request.phase = Phase::Done(result);
+            self.finished += 1;
+        }
+    }
+
+    /// Queues the next call of a request, under a new xid.
+    fn next_call(&mut self, index: usize, not_before: Option<Instant>) {
+        self.requests.renew(index);
+        if let Some(request) = self.requests.get_mut(index) {
+            request.phase = Phase::Queued(not_before);
+            request.resend = false;
+        }
+    }
+
+    /// When a silent server has used up our patience; `None` while nothing is due from it.
+    fn silence_ends(&self) -> Option<Instant> {
+        let requests = self
+            .requests
+            .iter()
+            .filter_map(|(_, request)| match request.phase {
+                Phase::Sent(at) => Some(at),
+                _ => None,
+            });
+        let oldest = requests
+            .chain(self.control.sent_at())
+            .chain(self.outgoing.started_at())
+            .min()?;
+        let silent = oldest.max(self.heard) + self.patience;
+        // A call may also be lost alone, while others are answered.
+        let forgotten = oldest + self.patience.saturating_mul(BACKOFF_MAX);
+        Some(silent.min(forgotten))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! One request, from admission to completion.
+
+use swapspace::{Instant, IoClass, IoOp, PageFrame, SwapIo};
+
+use crate::error::RequestError;
+use crate::nfs3::WriteVerifier;
+
+/// What a request moves.
+#[derive(Debug)]
+pub(super) enum Body<F> {
+    /// Pages, in or out.
+    Pages(SwapIo<F>),
+    /// Zeros, out: they need no memory.
+    Zeros,
+}
+
+/// The call that a request waits to make, or has made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    Read,
+    Write,
+    Commit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Its call is to be sent, not before the given time.
+    Queued(Option<Instant>),
+    /// Its call is the record under way.
+    Sending,
+    /// Its call was sent then; the reply is awaited.
+    Sent(Instant),
+    /// Finished; its owner has not fetched it yet.
+    Done(Result<(), RequestError>),
+}
+
+#[derive(Debug)]
+pub(super) struct Request<F> {
+    pub(super) body: Body<F>,
+    /// What its owner knows it by: its first xid.
+    pub(super) ticket: u32,
+    /// Where in the file, in bytes.
+    pub(super) offset: u64,
+    /// Bytes to move.
+    pub(super) len: u32,
+    /// Bytes moved so far.
+    pub(super) done: u32,
+    pub(super) call: Call,
+    pub(super) phase: Phase,
+    /// Whether its present call has been on the wire before.
+    pub(super) resend: bool,
+    /// Whether it is to be finished as timed out as soon as the connection is reset.
+    pub(super) expired: bool,
+    pub(super) deadline: Instant,
+    /// Of the WRITEs so far; a COMMIT with another one means that they may be lost.
+    pub(super) verifier: Option<WriteVerifier>,
+    /// Whether some WRITE was less than stable.
+    pub(super) unstable: bool,
+    /// Order of admission.
+    pub(super) age: u32,
+}
+
+impl<F: PageFrame> Request<F> {
+    pub(super) fn new(body: Body<F>, offset: u64, len: u32, deadline: Instant, age: u32) -> Self {
+        let call = match &body {
+            Body::Pages(SwapIo { op: IoOp::Read, .. }) => Call::Read,
+            _ => Call::Write,
+        };
+        Request {
+            body,
+            ticket: 0,
+            offset,
+            len,
+            done: 0,
+            call,
+            phase: Phase::Queued(None),
+            resend: false,
+            expired: false,
+            deadline,
+            verifier: None,
+            unstable: false,
+            age,
+        }
+    }
+
+    pub(super) fn class(&self) -> IoClass {
+        match &self.body {
+            Body::Pages(io) => io.class,
+            Body::Zeros => IoClass::Writeback,
+        }
+    }
+
+    pub(super) const fn is_done(&self) -> bool {
+        matches!(self.phase, Phase::Done(_))
+    }
+
+    /// Whether its call may be sent now.
+    pub(super) fn is_ready(&self, now: Instant) -> bool {
+        match self.phase {
+            Phase::Queued(None) => true,
+            Phase::Queued(Some(not_before)) => not_before <= now,
+            _ => false,
+        }
+    }
+
+    /// Bytes that its next or present READ or WRITE is about.
+    pub(super) const fn left(&self) -> u32 {
+        self.len - self.done
+    }
+
+    /// Starts over: what was written may be lost.
+    pub(super) fn rewrite(&mut self) {
+        self.done = 0;
+        self.call = Call::Write;
+        self.verifier = None;
+        self.unstable = false;
+    }
+
+    /// Copies payload from byte `pos` of the request on into `out`, and returns how much.
+    pub(super) fn copy_out(&self, pos: usize, out: &mut [u8]) -> usize {
+        let Body::Pages(io) = &self.body else {
+            let len = out.len().min(self.len as usize - pos);
+            out[..len].fill(0);
+            return len;
+        };
+        let page_size = self.len as usize / io.frames.len();
+        let mut copied = 0;
+        while copied < out.len() && pos + copied < self.len as usize {
+            let at = pos + copied;
+            let page = &io.frames[at / page_size].as_ref()[at % page_size..];
+            let len = page.len().min(out.len() - copied);
+            out[copied..copied + len].copy_from_slice(&page[..len]);
+            copied += len;
+        }
+        copied
+    }
+
+    /// Copies payload from `input` to byte `pos` of the request on; all of it must fit.
+    pub(super) fn copy_in(&mut self, pos: usize, input: &[u8]) {
+        let Body::Pages(io) = &mut self.body else {
+            return;
+        };
+        let page_size = self.len as usize / io.frames.len();
+        let mut copied = 0;
+        while copied < input.len() {
+            let at = pos + copied;
+            let page = &mut io.frames[at / page_size].as_mut()[at % page_size..];
+            let len = page.len().min(input.len() - copied);
+            page[..len].copy_from_slice(&input[copied..copied + len]);
+            copied += len;
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! What can go wrong: with a request, with a connection, with a whole swap file.
+
+use core::fmt;
+
+use swapspace::{ErrorKind, SpaceError};
+
+use crate::mount::MountStatus;
+use crate::nfs3::{FileKind, Nfsstat3};
+use crate::rpc::{RecordError, Reject};
+use crate::transport::LinkDown;
+use crate::xdr::XdrError;
+
+/// Why a request failed. Its frames are as [`swapspace::Completion`] says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum RequestError {
+    /// No answer within the deadline.
+    TimedOut,
+    /// The RPC layer of the server refused the call.
+    Rejected(Reject),
+    /// NFS refused the call.
+    Nfs(Nfsstat3),
+    /// The file ends before the page does: somebody truncated it.
+    FileEnded,
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RequestError::TimedOut => {
+                f.write_str("no answer within the deadline; check the server and the network")
+            }
+            RequestError::Rejected(reject) => write!(f, "{reject}"),
+            RequestError::Nfs(status) => write!(f, "{status}"),
+            RequestError::FileEnded => {
+                f.write_str("the swap file was truncated; deactivate it and create it afresh")
+            }
+        }
+    }
+}
+
+impl core::error::Error for RequestError {}
+
+impl SpaceError for RequestError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            RequestError::TimedOut => ErrorKind::TimedOut,
+            RequestError::Rejected(Reject::AuthError(_)) => ErrorKind::Denied,
+            RequestError::Rejected(_) => ErrorKind::Io,
+            RequestError::Nfs(status) => status_kind(*status),
+            RequestError::FileEnded => ErrorKind::Gone,
+        }
+    }
+}
+
+fn status_kind(status: Nfsstat3) -> ErrorKind {
+    match status {
+        Nfsstat3::NoSpc | Nfsstat3::DQuot | Nfsstat3::FBig => ErrorKind::NoSpace,
+        Nfsstat3::RoFs => ErrorKind::ReadOnly,
+        Nfsstat3::Stale
+        | Nfsstat3::NoEnt
+        | Nfsstat3::BadHandle
+        | Nfsstat3::NxIo
+        | Nfsstat3::NoDev => ErrorKind::Gone,
+        Nfsstat3::Acces | Nfsstat3::Perm => ErrorKind::Denied,
+        _ => ErrorKind::Io,
+    }
+}
+
+/// The server sent nonsense. The connection cannot be used any more: drop it, call
+/// [`Client::reset_connection`](crate::Client::reset_connection), and connect again. No request
+/// is lost by that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// A record mark makes no sense.
+    Record(RecordError),
+    /// A reply to a call of ours is malformed.
+    Malformed(XdrError),
+    /// A message that is not a reply.
+    NotAReply,
+    /// Bytes behind the end of a reply.
+    TrailingBytes,
+    /// A reply longer than any that the call can have.
+    TooLong,
+    /// READ or WRITE reports more bytes than it was asked for.
+    TooMany,
+    /// The connection failed earlier and was not reset.
+    NotReset,
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ProtocolError::Record(error) => write!(f, "{error}"),
+            ProtocolError::Malformed(error) => write!(f, "malformed reply: {error}"),
+            ProtocolError::NotAReply => f.write_str("a message that is not a reply"),
+            ProtocolError::TrailingBytes => f.write_str("bytes behind the end of a reply"),
+            ProtocolError::TooLong => f.write_str("a reply longer than any to its call"),
+            ProtocolError::TooMany => f.write_str("more bytes reported than were asked for"),
+            ProtocolError::NotReset => f.write_str("the connection failed and was not reset"),
+        }
+    }
+}
+
+impl core::error::Error for ProtocolError {}
+
+impl From<RecordError> for ProtocolError {
+    fn from(error: RecordError) -> Self {
+        ProtocolError::Record(error)
+    }
+}
+
+/// A step of preparing a swap file or of putting it away: says where an error arose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum Stage {
+    /// Asking the portmapper for a port.
+    Portmap,
+    /// Mounting the export.
+    Mount,
+    /// Asking for the limits of the file system.
+    Fsinfo,
+    /// Looking the file up.
+    Lookup,
+    /// Asking for the size of the file.
+    Getattr,
+    /// Asking what may be done with the file.
+    Access,
+    /// Creating the file.
+    Create,
+    /// Giving the new file its size.
+    Resize,
+    /// Filling the new file, so that it has no holes.
+    Preallocate,
+    /// Checking the new file.
+    Verify,
+    /// Removing the file that we created.
+    Remove,
+    /// Telling the server that the export is no longer in use.
+    Unmount,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stage::Portmap => "asking the portmapper",
+            Stage::Mount => "mounting the export",
+            Stage::Fsinfo => "asking for the server's limits",
+            Stage::Lookup => "looking up the swap file",
+            Stage::Getattr => "asking for the swap file's attributes",
+            Stage::Access => "asking for access to the swap file",
+            Stage::Create => "creating the swap file",
+            Stage::Resize => "setting the swap file's size",
+            Stage::Preallocate => "filling the swap file",
+            Stage::Verify => "checking the swap file",
+            Stage::Remove => "removing the swap file",
+            Stage::Unmount => "unmounting the export",
+        })
+    }
+}
+
+/// Why a swap file cannot be used, or why a request to it failed. Each message is one line which
+/// names the problem and the remedy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum SwapFileError {
+    /// No connection to the server.
+    Connect {
+        /// The TCP port.
+        port: u16,
+        /// What happened.
+        why: LinkDown,
+    },
+    /// The server stopped answering.
+    TimedOut {
+        /// Where.
+        stage: Stage,
+    },
+    /// The RPC layer of the server refused a call.
+    Rpc {
+        /// Where.
+        stage: Stage,
+        /// Why.
+        reject: Reject,
+    },
+    /// NFS refused a call.
+    Nfs {
+        /// Where.
+        stage: Stage,
+        /// Why.
+        status: Nfsstat3,
+    },
+    /// The server answered with something that makes no sense.
+    BadReply {
+        /// Where.
+        stage: Stage,
+        /// How.
+        error: ProtocolError,
+    },
+    /// The portmapper does not know the program.
+    NotRegistered {
+        /// The program's number.
+        program: u32,
+    },
+    /// The server does not hand out the export.
+    Mount(MountStatus),
+    /// The export demands more than AUTH_SYS.
+    NoAuthSys,
+    /// One page does not fit into one READ or WRITE.
+    TransferTooSmall {
+        /// The server's limit, in bytes.
+        limit: u32,
+        /// Bytes in a page.
+        page_size: u32,
+    },
+    /// The server's file system does not hold files that long.
+    TooLarge {
+        /// Its limit, in bytes.
+        limit: u64,
+        /// Bytes wanted.
+        needs: u64,
+    },
+    /// The name belongs to something else.
+    NotRegular(FileKind),
+    /// The file is there, but too short.
+    TooSmall {
+        /// Bytes there.
+        has: u64,
+        /// Bytes wanted.
+        needs: u64,
+    },
+    /// The file has holes: a page-out could find the server full.
+    Holes {
+        /// Bytes of storage in use.
+        used: u64,
+        /// Length in bytes.
+        size: u64,
+    },
+    /// The server does not let us read and write the file.
+    NoAccess,
+    /// A request to an active swap file failed.
+    Request(RequestError),
+    /// The swap file is being put away.
+    Deactivating,
+}
+
+impl fmt::Display for SwapFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SwapFileError::Connect { port, why } => write!(
+                f,
+                "cannot connect to port {port}: {why}; check that the NFS server runs and that \
+                 the URL names its port"
+            ),
+            SwapFileError::TimedOut { stage } => {
+                write!(
+                    f,
+                    "no answer while {stage}; check the server and the network"
+                )
+            }
+            SwapFileError::Rpc { stage, reject } => write!(
+                f,
+                "refused while {stage}: {reject}; check that this port serves NFSv3 and MOUNT v3"
+            ),
+            SwapFileError::Nfs { stage, status } => {
+                write!(f, "failed while {stage}: {status}; {}", remedy(*status))
+            }
+            SwapFileError::BadReply { stage, error } => write!(
+                f,
+                "nonsense while {stage}: {error}; check that this port serves NFSv3"
+            ),
+            SwapFileError::NotRegistered { program } => write!(
+                f,
+                "the portmapper knows no TCP port of program {program}; start the NFS server, or \
+                 name the ports in the URL (nfs://HOST:PORT/...?mountport=N)"
+            ),
+            SwapFileError::Mount(status) => write!(
+                f,
+                "the server refuses the export: {status}; check the path and the export's list of \
+                 clients"
+            ),
+            SwapFileError::NoAuthSys => {
+                f.write_str("the export does not take AUTH_SYS; export it with sec=sys")
+            }
+            SwapFileError::TransferTooSmall { limit, page_size } => write!(
+                f,
+                "the server moves at most {limit} bytes in one call, a page has {page_size}; \
+                 raise its transfer size"
+            ),
+            SwapFileError::TooLarge { limit, needs } => write!(
+                f,
+                "the server holds files of up to {limit} bytes, {needs} are needed; ask for less"
+            ),
+            SwapFileError::NotRegular(kind) => {
+                write!(f, "the name belongs to a {kind}; name a regular file")
+            }
+            SwapFileError::TooSmall { has, needs } => write!(
+                f,
+                "the swap file is too small: has {has} bytes, needs {needs}; ask for less, or \
+                 remove it and let it be created"
+            ),
+            SwapFileError::Holes { used, size } => write!(
+                f,
+                "the swap file has holes ({used} of {size} bytes allocated); fill it, or allow \
+                 holes if the server compresses"
+            ),
+            SwapFileError::NoAccess => f.write_str(
+                "the server does not grant read and write access to the swap file; check its \
+                 owner and mode, the uid, and that the export is writable",
+            ),
+            SwapFileError::Request(error) => write!(f, "{error}"),
+            SwapFileError::Deactivating => {
+                f.write_str("the swap file is being put away; activate it again afterwards")
+            }
+        }
+    }
+}
+
+fn remedy(status: Nfsstat3) -> &'static str {
+    match status {
+        Nfsstat3::NoSpc | Nfsstat3::DQuot => "free space on the server, or ask for less",
+        Nfsstat3::FBig => "ask for less",
+        Nfsstat3::RoFs => "export the directory writable",
+        Nfsstat3::Acces | Nfsstat3::Perm => "check uid, gid and the export's squash options",
+        Nfsstat3::NoEnt => "create the file, or allow it to be created",
+        Nfsstat3::Stale | Nfsstat3::BadHandle => "activate the swap file again",
+        _ => "see the server's log",
+    }
+}
+
+impl core::error::Error for SwapFileError {}
+
+impl From<RequestError> for SwapFileError {
+    fn from(error: RequestError) -> Self {
+        SwapFileError::Request(error)
+    }
+}
+
+impl SpaceError for SwapFileError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            SwapFileError::Request(error) => error.kind(),
+            SwapFileError::Nfs { status, .. } => status_kind(*status),
+            SwapFileError::Connect { .. } | SwapFileError::TimedOut { .. } => ErrorKind::TimedOut,
+            SwapFileError::Mount(MountStatus::NoEnt) => ErrorKind::Gone,
+            SwapFileError::Mount(_) | SwapFileError::NoAuthSys | SwapFileError::NoAccess => {
+                ErrorKind::Denied
+            }
+            SwapFileError::TooLarge { .. }
+            | SwapFileError::TooSmall { .. }
+            | SwapFileError::Holes { .. } => ErrorKind::NoSpace,
+            SwapFileError::BadReply { .. } => ErrorKind::Corrupt,
+            SwapFileError::Deactivating => ErrorKind::Cancelled,
+            SwapFileError::NotRegular(_) => ErrorKind::Denied,
+            SwapFileError::Rpc { .. }
+            | SwapFileError::NotRegistered { .. }
+            | SwapFileError::TransferTooSmall { .. } => ErrorKind::Io,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate alloc;
+    extern crate std;
+
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn every_nfs_status_tells_the_pager_what_it_means() {
+        let kind = |status| RequestError::Nfs(status).kind();
+        assert_eq!(kind(Nfsstat3::NoSpc), ErrorKind::NoSpace);
+        assert_eq!(kind(Nfsstat3::DQuot), ErrorKind::NoSpace);
+        assert_eq!(kind(Nfsstat3::RoFs), ErrorKind::ReadOnly);
+        assert_eq!(kind(Nfsstat3::Stale), ErrorKind::Gone);
+        assert_eq!(kind(Nfsstat3::NoEnt), ErrorKind::Gone);
+        assert_eq!(kind(Nfsstat3::BadHandle), ErrorKind::Gone);
+        assert_eq!(kind(Nfsstat3::Acces), ErrorKind::Denied);
+        assert_eq!(kind(Nfsstat3::Perm), ErrorKind::Denied);
+        assert_eq!(kind(Nfsstat3::Io), ErrorKind::Io);
+        assert_eq!(kind(Nfsstat3::ServerFault), ErrorKind::Io);
+    }
+
+    #[test]
+    fn a_message_is_one_line_with_problem_and_remedy() {
+        let error = SwapFileError::TooSmall {
+            has: 4096,
+            needs: 8192,
+        };
+        assert_eq!(
+            error.to_string(),
+            "the swap file is too small: has 4096 bytes, needs 8192; ask for less, or remove it \
+             and let it be created"
+        );
+        let error = SwapFileError::Nfs {
+            stage: Stage::Preallocate,
+            status: Nfsstat3::NoSpc,
+        };
+        assert!(error.to_string().contains("filling the swap file"));
+        assert!(error.to_string().contains("free space on the server"));
+    }
+}

@@ -1,0 +1,112 @@
+//! Swap space in a file on an NFS server: NFSv3 over TCP, without a heap, a thread or a clock.
+//!
+//! # The problem
+//!
+//! Pages are written out because memory is short, so writing them must not need any. An ordinary
+//! NFS client does: it allocates calls, buffers, credentials and connections as it goes along, and
+//! looks names up when a connection breaks. This one admits a request only with all that it will
+//! ever need in hand, and then carries it through lost connections, reboots of the server, short
+//! transfers and nonsense until the server has answered or a deadline has passed.
+//!
+//! # The model
+//!
+//! ```text
+//!   swapspace::AddressSpace
+//!        │ SwapFile      finds or creates the file, keeps the connection up
+//!        │   Client      requests ⇄ a stream of bytes; sans-IO, many in flight
+//!        │     nfs3 mount portmap    arguments and results
+//!        │     rpc  xdr              headers, records, words
+//!        ▼
+//!   transport::Transport             std::net, smoltcp, or yours
+//! ```
+//!
+//! - [`SwapFile`] is an [`AddressSpace`](swapspace::AddressSpace): hand it to a pager.
+//! - [`Client`] is the protocol alone, for a kernel with a network stack of its own: give it the
+//!   bytes that arrive and the time, take the bytes to send and the requests that are finished.
+//! - [`Transport`](transport::Transport) is the little that a swap file needs of TCP.
+//!
+//! # Example
+//!
+#![cfg_attr(feature = "std", doc = "```no_run")]
+#![cfg_attr(not(feature = "std"), doc = "```ignore")]
+//! use core::task::Poll;
+//! use core::time::Duration;
+//! use nfs_swap::transport::std::StdTcp;
+//! use nfs_swap::{SwapFile, SwapFileConfig, SwapUrl};
+//! use swapspace::{AddressSpace, Instant, IoClass, IoOp, Slot, SwapIo};
+//!
+//! # fn main() -> Result<(), Box<dyn core::error::Error>> {
+//! let boot = std::time::Instant::now();
+//! let now = || Instant::ZERO + boot.elapsed();
+//!
+//! let url = SwapUrl::parse("nfs://10.0.2.2:2049/srv/swap/node1")?;
+//! let transport = StdTcp::resolve(url.host, Duration::from_secs(1))?;
+//! let mut swap = SwapFile::<Box<[u8]>, _, 32>::new(transport, SwapFileConfig::new(&url, 65_536)?);
+//! let geometry = loop {
+//!     match swap.swap_activate(now()) {
+//!         Poll::Ready(result) => break result?,
+//!         Poll::Pending => swap.transport_mut().wait_readable(Duration::from_millis(10))?,
+//!     }
+//! };
+//! assert_eq!(geometry.slots, 65_536);
+//!
+//! let frames = [vec![7; 4096].into_boxed_slice()].into_iter().collect();
+//! let io = SwapIo { op: IoOp::Write, slot: Slot(0), class: IoClass::Reclaim, frames };
+//! swap.submit(io, now()).map_err(|refused| refused.error)?;
+//! let done = loop {
+//!     match swap.poll(now()) {
+//!         Some(done) => break done,
+//!         None => swap.transport_mut().wait_readable(Duration::from_millis(10))?,
+//!     }
+//! };
+//! done.result?; // the page is on stable storage
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is guaranteed
+//!
+//! - **Admission** (S1): a request that is admitted needs nothing more. No path of page-out or
+//!   page-in allocates; a test counts.
+//! - **Stability** (S2): a write completes when the server has said that it is stable: by
+//!   `FILE_SYNC`, or by COMMIT with an unchanged verifier. What a reboot lost is written again.
+//! - **Failure** (S3): a request that fails comes back with its frames and can be tried again.
+//! - **Reads** (S4): a read completes when every byte of every frame came from the file; a file
+//!   that ends early is an error and not zeros.
+//! - **Deadlines**: every request ends by its deadline, and frames never come back while a
+//!   half-received reply or a half-sent record could still touch them.
+//! - **Order** (S8): demand before reclaim before prefetch before writeback, at each record. What
+//!   has been given to the transport is past that: keep its send buffer small.
+//! - **Flows** (S7): over smoltcp, each connection is tagged VMIO before its SYN.
+//!
+//! What it cannot prevent: a write that timed out may still be carried out later by a server that
+//! was merely slow, as with any NFS client.
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `std` | `transport::std`: non-blocking `std::net` TCP |
+//! | `smoltcp` | `transport::smoltcp`: TCP on a smoltcp stack of its own, with VMIO flows |
+//! | `defmt` | `defmt::Format` on errors and statistics |
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod client;
+mod error;
+pub mod mount;
+pub mod nfs3;
+pub mod portmap;
+pub mod rpc;
+mod stats;
+mod swapfile;
+pub mod transport;
+mod url;
+pub mod xdr;
+
+pub use client::{CallError, Client, ClientConfig};
+pub use error::{ProtocolError, RequestError, Stage, SwapFileError};
+pub use stats::Stats;
+pub use swapfile::{FileMode, SwapFile, SwapFileConfig};
+pub use url::{NFS_PORT, SwapUrl, UrlError};
