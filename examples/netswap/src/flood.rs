@@ -1,0 +1,275 @@
+//! Traffic that has nothing to do with the swap: what the rest of a network may send at any time.
+//!
+//! Mostly UDP datagrams and TCP segments to ports of the machine that its tasks read when they get
+//! around to it, and some of everything else: ARP from strangers, pings, fragments that never
+//! become whole, ports which nobody has, and frames that are no frames. All of it carries right
+//! checksums, except where being wrong is the point. A seed decides what comes in which order; the
+//! clock only decides when.
+
+mod packet;
+mod rng;
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+pub(crate) use self::packet::Kind;
+use self::packet::{KINDS, Sender};
+use crate::wire::event::{Wait, poll};
+use crate::wire::{EventFd, Wire};
+
+/// The thread wakes at most this often; what is due then goes out together.
+const BATCH_TIME: Duration = Duration::from_micros(500);
+
+/// What is overdue by more is not made up for: a burst would not be the rate that was asked for.
+const MAX_LAG: Duration = Duration::from_millis(20);
+
+/// What to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FloodConfig {
+    /// Frames per second; 0 for none.
+    pub(crate) pps: u32,
+    /// Decides what comes in which order.
+    pub(crate) seed: u64,
+    /// UDP ports of the machine that somebody has.
+    pub(crate) udp_ports: Vec<u16>,
+    /// TCP ports of the machine that somebody has.
+    pub(crate) tcp_ports: Vec<u16>,
+}
+
+/// What was sent so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct FloodStats {
+    /// Frames on the wire.
+    pub(crate) sent: u64,
+    /// Frames for which the wire had no room.
+    pub(crate) refused: u64,
+    /// The frames on the wire, in the order of [`Kind::ALL`].
+    pub(crate) by_kind: [u64; KINDS],
+}
+
+/// The running thread. Dropping it stops it.
+#[derive(Debug)]
+pub(crate) struct Flood {
+    counters: Arc<Counters>,
+    stop: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Flood {
+    /// Starts to send.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no descriptor or thread left.
+    pub(crate) fn start(wire: Arc<Wire>, config: FloodConfig) -> io::Result<Flood> {
+        let counters = Arc::new(Counters::default());
+        let stop = Arc::new(EventFd::new()?);
+        let (counted, stopped) = (Arc::clone(&counters), Arc::clone(&stop));
+        let thread = thread::Builder::new()
+            .name(String::from("flood"))
+            .spawn(move || run(&wire, &config, &counted, &stopped))?;
+        Ok(Flood {
+            counters,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// What was sent so far.
+    pub(crate) fn stats(&self) -> FloodStats {
+        self.counters.snapshot()
+    }
+
+    /// Stops it; nothing is sent any more when this returns.
+    pub(crate) fn stop(mut self) -> FloodStats {
+        self.join();
+        self.stats()
+    }
+
+    fn join(&mut self) {
+        self.stop.ring();
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been printed, and is no reason for another one here.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+fn run(wire: &Wire, config: &FloodConfig, counters: &Counters, stop: &EventFd) {
+    let mut sender = Sender::new(config.seed, &config.udp_ports, &config.tcp_ports);
+    let mut pace = Pace::new(config.pps, Instant::now());
+    loop {
+        for _ in 0..pace.due(Instant::now()) {
+            let (kind, frame) = sender.next_frame();
+            counters.count(kind, wire.send_unrelated(frame));
+        }
+        let mut waits = [Wait::readable(stop.as_fd())];
+        // If waiting fails, so will everything else: better no flood than one that spins.
+        if poll(&mut waits, pace.until_next(Instant::now())).is_err() || waits[0].is_ready() {
+            return;
+        }
+    }
+}
+
+/// Frames against the clock.
+#[derive(Debug)]
+struct Pace {
+    pps: u32,
+    /// When the next frame is due.
+    next: Instant,
+}
+
+impl Pace {
+    fn new(pps: u32, now: Instant) -> Pace {
+        Pace { pps, next: now }
+    }
+
+    /// Takes the frames that are due.
+    fn due(&mut self, now: Instant) -> u32 {
+        if self.pps == 0 {
+            return 0;
+        }
+        if let Some(oldest) = now.checked_sub(MAX_LAG) {
+            self.next = self.next.max(oldest);
+        }
+        let late = now.saturating_duration_since(self.next);
+        // The one that is due now, and those after it.
+        let frames = if now < self.next {
+            0
+        } else {
+            1 + (late.as_nanos() * u128::from(self.pps) / 1_000_000_000) as u32
+        };
+        self.next += Duration::from_nanos(u64::from(frames) * 1_000_000_000 / u64::from(self.pps));
+        frames
+    }
+
+    /// How long to sleep; `None` for ever.
+    fn until_next(&self, now: Instant) -> Option<Duration> {
+        (self.pps > 0).then(|| self.next.saturating_duration_since(now).max(BATCH_TIME))
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    refused: AtomicU64,
+    by_kind: [AtomicU64; KINDS],
+}
+
+impl Counters {
+    fn count(&self, kind: Kind, sent: bool) {
+        let counter = if sent {
+            &self.by_kind[kind as usize]
+        } else {
+            &self.refused
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn snapshot(&self) -> FloodStats {
+        let by_kind = self.by_kind.each_ref().map(|n| n.load(Ordering::Relaxed));
+        FloodStats {
+            sent: by_kind.iter().sum(),
+            refused: self.refused.load(Ordering::Relaxed),
+            by_kind,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use super::{Flood, FloodConfig, MAX_LAG, Pace};
+    use crate::wire::Wire;
+    use crate::wire::event::{Wait, poll};
+
+    fn config(pps: u32) -> FloodConfig {
+        FloodConfig {
+            pps,
+            seed: 1,
+            udp_ports: vec![7, 9],
+            tcp_ports: vec![80],
+        }
+    }
+
+    #[test]
+    fn the_rate_is_kept_however_often_the_thread_wakes() {
+        for pps in [1, 3, 999, 20_000, 1_000_000] {
+            for step in [1, 7, 500, 1_300] {
+                let start = Instant::now();
+                let mut pace = Pace::new(pps, start);
+                let mut sent = 0_u64;
+                for tick in 0..=1_000_000 / step {
+                    sent += u64::from(pace.due(start + Duration::from_micros(tick * step)));
+                }
+                // A second, and the frame at its start.
+                let wanted = u64::from(pps) + 1;
+                let tolerance = 1 + u64::from(pps) * step / 1_000_000;
+                assert!(sent.abs_diff(wanted) <= tolerance, "{pps} {step}: {sent}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_thread_that_slept_too_long_sends_no_burst() {
+        let start = Instant::now();
+        let mut pace = Pace::new(20_000, start);
+        let late = pace.due(start + Duration::from_secs(60));
+        assert!(u128::from(late) <= MAX_LAG.as_micros() * 20_000 / 1_000_000 + 1);
+    }
+
+    #[test]
+    fn frames_arrive_are_counted_and_end_with_the_stop() {
+        let wire = Arc::new(Wire::new().unwrap());
+        let flood = Flood::start(Arc::clone(&wire), config(50_000)).unwrap();
+        let mut received = 0;
+        while received < 2_000 {
+            let mut waits = [Wait::readable(wire.machine_fd())];
+            poll(&mut waits, Some(Duration::from_secs(10))).unwrap();
+            assert!(waits[0].is_ready(), "the flood has dried up");
+            while wire.take_for_machine(|_| ()) {
+                received += 1;
+            }
+        }
+        let stats = flood.stop();
+        while wire.take_for_machine(|_| ()) {
+            received += 1;
+        }
+        assert_eq!(stats.sent, received);
+        assert_eq!(stats.refused, wire.stats().unrelated_refused);
+        assert_eq!(stats.by_kind.iter().sum::<u64>(), stats.sent);
+    }
+
+    #[test]
+    fn a_machine_that_does_not_look_is_not_pushed_beyond_its_share() {
+        let wire = Arc::new(Wire::new().unwrap());
+        let flood = Flood::start(Arc::clone(&wire), config(1_000_000)).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while flood.stats().refused == 0 {
+            assert!(Instant::now() < deadline, "never full");
+            std::thread::yield_now();
+        }
+        flood.stop();
+        assert!(wire.has_room() && wire.send_to_machine(b"swap"));
+    }
+
+    #[test]
+    fn no_rate_is_no_flood() {
+        let wire = Arc::new(Wire::new().unwrap());
+        let flood = Flood::start(Arc::clone(&wire), config(0)).unwrap();
+        assert_eq!(flood.stop().sent, 0);
+    }
+}

@@ -1,0 +1,52 @@
+//! What is printed while a run goes on: a line each second.
+
+use crate::report::Sample;
+
+/// Prints the difference between two samples, and the levels.
+pub(crate) struct Live {
+    last: Sample,
+}
+
+impl Live {
+    /// Prints the heading.
+    pub(crate) fn new() -> Self {
+        eprintln!(
+            "{:>6}  {:>9} {:>9} {:>9}  {:>8} {:>8} {:>8}  {:>9} {:>9}",
+            "time",
+            "faults/s",
+            "in/s",
+            "out/s",
+            "resident",
+            "free",
+            "reserve",
+            "emergency",
+            "drops/s"
+        );
+        Live {
+            last: Sample::default(),
+        }
+    }
+
+    /// One line, if a second has passed since the last.
+    pub(crate) fn show(&mut self, now: &Sample) {
+        let seconds = now.at - self.last.at;
+        if seconds < 1.0 {
+            return;
+        }
+        let rate = |now: u64, last: u64| ((now - last) as f64 / seconds).round() as u64;
+        let drops = |sample: &Sample| sample.drops.iter().sum::<u64>();
+        eprintln!(
+            "{:>5.1}s  {:>9} {:>9} {:>9}  {:>8} {:>8} {:>8}  {:>9} {:>9}",
+            now.at,
+            rate(now.faults, self.last.faults),
+            rate(now.pages_in, self.last.pages_in),
+            rate(now.pages_out, self.last.pages_out),
+            now.resident,
+            now.free,
+            now.reserve,
+            now.emergency,
+            rate(drops(now), drops(&self.last)),
+        );
+        self.last = now.clone();
+    }
+}

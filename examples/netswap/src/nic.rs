@@ -1,0 +1,128 @@
+//! The machine's network card: rings of packet buffers over the wire.
+//!
+//! Hardware with two descriptor rings. Buffers are posted to the receive ring before packets come;
+//! the card copies a packet into the buffer at the head ("DMA") and the driver hands that buffer up.
+//! A transmitted buffer stays in its ring until the gateway has taken the packet.
+
+use core::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use netreserve::{Nic, Skb, SkbPool};
+
+use crate::memory::{RX_RING, TX_RING};
+use crate::wire::Wire;
+
+/// What an observer may know of the rings.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rings {
+    /// Buffers posted for receiving.
+    pub(crate) posted: usize,
+    /// Those of them that came out of the reserve.
+    pub(crate) posted_emergency: usize,
+    /// Buffers that the gateway has not taken yet.
+    pub(crate) sending: usize,
+    /// Times that the pool had no buffer for the receive ring.
+    pub(crate) refill_failures: u64,
+}
+
+/// The card and its driver.
+pub(crate) struct VirtualNic {
+    wire: Arc<Wire>,
+    mac: [u8; 6],
+    rx: VecDeque<Skb<'static>>,
+    tx: VecDeque<Skb<'static>>,
+    /// Packets handed to the wire, and how many of them the gateway has taken.
+    sent: u64,
+    rings: Rc<RefCell<Rings>>,
+}
+
+impl VirtualNic {
+    /// A card on `wire`, and a window through which its rings can be watched.
+    pub(crate) fn new(wire: Arc<Wire>, mac: [u8; 6]) -> (Self, Rc<RefCell<Rings>>) {
+        let rings = Rc::new(RefCell::new(Rings::default()));
+        let nic = VirtualNic {
+            wire,
+            mac,
+            rx: VecDeque::with_capacity(RX_RING),
+            tx: VecDeque::with_capacity(TX_RING),
+            sent: 0,
+            rings: Rc::clone(&rings),
+        };
+        (nic, rings)
+    }
+
+    /// Posts buffers until the ring is full or the pool has none.
+    fn refill(&mut self, pool: &SkbPool<'static>) {
+        while self.rx.len() < RX_RING {
+            match pool.alloc_rx() {
+                Ok(skb) => self.rx.push_back(skb),
+                Err(_) => {
+                    self.rings.borrow_mut().refill_failures += 1;
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Frees the buffers that the gateway has taken.
+    fn reap(&mut self) {
+        let in_ring = (self.sent - self.wire.tx_completed()) as usize;
+        while self.tx.len() > in_ring {
+            self.tx.pop_front();
+        }
+    }
+
+    fn publish(&mut self) {
+        let mut rings = self.rings.borrow_mut();
+        rings.posted = self.rx.len();
+        rings.posted_emergency = self.rx.iter().filter(|skb| skb.is_emergency()).count();
+        rings.sending = self.tx.len();
+    }
+}
+
+impl Nic<'static> for VirtualNic {
+    fn receive(&mut self, pool: &SkbPool<'static>) -> Option<Skb<'static>> {
+        self.reap();
+        self.refill(pool);
+        let mut skb = self.rx.pop_front()?;
+        let received = self.wire.take_for_machine(|bytes| {
+            skb.put(bytes.len())
+                .expect("buffers are larger than the MTU")
+                .copy_from_slice(bytes);
+        });
+        if received {
+            self.publish();
+            return Some(skb);
+        }
+        self.rx.push_front(skb);
+        self.publish();
+        None
+    }
+
+    fn transmit(&mut self, skb: Skb<'static>) -> Result<(), Skb<'static>> {
+        if !self.tx_ready() {
+            return Err(skb);
+        }
+        if !self.wire.send_from_machine(skb.data()) {
+            return Err(skb);
+        }
+        self.sent += 1;
+        self.tx.push_back(skb);
+        Ok(())
+    }
+
+    fn tx_ready(&mut self) -> bool {
+        self.reap();
+        self.tx.len() < TX_RING
+    }
+
+    fn mtu(&self) -> usize {
+        1500
+    }
+
+    fn hardware_addr(&self) -> [u8; 6] {
+        self.mac
+    }
+}

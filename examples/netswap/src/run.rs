@@ -1,0 +1,572 @@
+//! One run: the outside world, a machine, a program, and what came of it.
+
+use core::fmt;
+use core::sync::atomic::Ordering;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant as Clock;
+
+use mempool::{Budget, FRAME_SIZE, Frame, FrameAllocator, Reserve};
+use netreserve::{
+    FlowTable, Ingress, ProtocolMemory, QueueEntry, Reserved, SkbPool, Slot, SocketId, SocketTable,
+};
+use nfs_swap::transport::smoltcp::{SmoltcpConfig, SmoltcpTcp};
+use nfs_swap::{SwapFileConfig, SwapUrl};
+use smoltcp::iface::SocketStorage;
+use smoltcp::wire::Ipv4Cidr;
+use swapspace::{
+    ExplicitTable, FaultEntry, Instant, PageEntry, PageTable, Pager, PagerTables, RequestEntry,
+    SwapArea,
+};
+
+use crate::args::{Args, Mechanism};
+use crate::explicit::Mailbox;
+use crate::flood::{Flood, FloodConfig, FloodStats};
+use crate::gateway::Gateway;
+use crate::machine::{End, Findings, Machine, MachineError, Parts, REQUESTS, Swap};
+use crate::memory::{Memory, RX_RING, SKB_SIZE, TX_RING, TooSmall, forever};
+use crate::nic::VirtualNic;
+use crate::page_table::{Calling, Clients, FaultTable, Faulting, PagerOf};
+use crate::program::{Control, Task, Window};
+use crate::report::{
+    Component, Emergency, Flood as FloodReport, Frames, Outcome, Percentiles, Setup, Verdict,
+    Wire as WireReport,
+};
+use crate::store::{Store, StoreError};
+use crate::uffd::{Region, Uffd};
+use crate::via::ViaGateway;
+use crate::wire::{GATEWAY_IP, MACHINE_IP, MACHINE_MAC, PREFIX_LEN, Wire};
+
+/// Sockets of each protocol that the program owns.
+const SOCKETS: u16 = 8;
+const FIRST_UDP_PORT: u16 = 7001;
+const FIRST_TCP_PORT: u16 = 8001;
+/// Faults that can wait at once: more than there are threads.
+const FAULTS: usize = 256;
+
+/// Runs the program as `args` say.
+///
+/// # Errors
+///
+/// [`RunError`] if it could not start. What happens later is told by the outcome.
+pub(crate) fn run(args: &Args) -> Result<Outcome, RunError> {
+    let mut memory = Memory::boot(args)?;
+    let store = match &args.server {
+        Some(url) => Store::at(url)?,
+        None => Store::own()?,
+    };
+    let uffd = if args.explicit { None } else { open_uffd() };
+    let pages = args.working_set / FRAME_SIZE;
+
+    let wire = Arc::new(Wire::new()?);
+    let gateway = Arc::new(Gateway::start(Arc::clone(&wire))?);
+    let network = Network::new(args, &memory);
+    let (nic, rings) = VirtualNic::new(Arc::clone(&wire), MACHINE_MAC.0);
+    let device =
+        Reserved::new(nic, network.pool, network.ingress).expect("buffers hold a frame of the MTU");
+    let boot = Clock::now();
+    let link = SmoltcpTcp::new(
+        device,
+        SmoltcpConfig {
+            hardware: MACHINE_MAC,
+            address: Ipv4Cidr::new(MACHINE_IP, PREFIX_LEN),
+            gateway: None,
+            server: GATEWAY_IP,
+            local_ports: 49152..=65535,
+            seed: args.seed,
+        },
+        network.flows,
+        core::mem::take(&mut memory.stream[0]),
+        core::mem::take(&mut memory.stream[1]),
+        Box::leak(Box::new([SocketStorage::EMPTY])),
+        Instant::ZERO,
+    );
+    let link = ViaGateway::new(link, gateway, store.address.ip());
+    let swap = Swap::new(link, swap_config(args, &store, pages));
+
+    let control = Arc::new(Control::new(args.threads)?);
+    let parts = Parts {
+        memory,
+        wire,
+        rings,
+        pool: network.pool,
+        ingress: network.ingress,
+        sockets: network.sockets,
+        control,
+        boot,
+        deadline: args.deadline,
+    };
+    let plan = Plan {
+        args,
+        store: &store,
+        network: &network,
+    };
+    match uffd {
+        Some(uffd) => {
+            let (region, shares) = Region::new(uffd, pages, args.threads)?;
+            let windows = shares.into_iter().map(Window::Faulting).collect();
+            let pager = pager(
+                parts.memory.zone,
+                swap,
+                FaultTable::new(region, pages),
+                pages,
+            );
+            plan.carry_out(
+                "userfaultfd",
+                Machine::new(parts, pager, Faulting::default()),
+                windows,
+            )
+        }
+        None => {
+            let (mailbox, clients) = Mailbox::new(pages, args.threads)?;
+            let windows = clients.into_iter().map(Window::Explicit).collect();
+            let pager = pager(parts.memory.zone, swap, ExplicitTable, pages);
+            plan.carry_out(
+                "explicit calls",
+                Machine::new(parts, pager, Calling::new(mailbox)),
+                windows,
+            )
+        }
+    }
+}
+
+/// Says so when the system refuses.
+fn open_uffd() -> Option<Uffd> {
+    Uffd::open()
+        .inspect_err(|error| {
+            eprintln!(
+                "The system refuses userfaultfd ({error}): paging by explicit calls instead."
+            );
+        })
+        .ok()
+}
+
+fn swap_config(args: &Args, store: &Store, pages: usize) -> SwapFileConfig {
+    let url = SwapUrl::parse(&store.url).expect("the store has checked its URL");
+    // A page that is written again has two slots for a moment.
+    let slots = pages + REQUESTS * swapspace::CLUSTER_FRAMES;
+    let mut config =
+        SwapFileConfig::new(&url, slots as u32).expect("a parsed URL fits into a configuration");
+    config.remove_on_deactivate = true;
+    config.client.deadline = url.deadline.unwrap_or(args.deadline);
+    config.activation_timeout = args.deadline;
+    config
+}
+
+fn pager<T: PageTable>(
+    zone: &'static dyn FrameAllocator,
+    swap: Swap,
+    table: T,
+    pages: usize,
+) -> PagerOf<Swap, T> {
+    let slots = (pages + REQUESTS * swapspace::CLUSTER_FRAMES) as u32;
+    let map = vec![0; SwapArea::<Frame<'static>, Swap>::map_len(slots)].leak();
+    let entries: Vec<PageEntry<'static>> = (0..pages).map(|_| PageEntry::EMPTY).collect();
+    let tables = PagerTables {
+        pages: entries.leak(),
+        faults: (0..FAULTS)
+            .map(|_| FaultEntry::EMPTY)
+            .collect::<Vec<_>>()
+            .leak(),
+        requests: (0..REQUESTS)
+            .map(|_| RequestEntry::EMPTY)
+            .collect::<Vec<_>>()
+            .leak(),
+    };
+    Pager::new(zone, SwapArea::new(swap, map), table, tables)
+}
+
+/// The receive side of the machine, and the sockets of its program.
+struct Network {
+    flows: &'static FlowTable<'static>,
+    sockets: &'static SocketTable<'static>,
+    pool: &'static SkbPool<'static>,
+    ingress: &'static Ingress<'static>,
+    owned: Vec<SocketId>,
+    udp_ports: Vec<u16>,
+    tcp_ports: Vec<u16>,
+}
+
+impl Network {
+    fn new(args: &Args, memory: &Memory) -> Network {
+        let flows: &'static FlowTable<'static> = forever(FlowTable::new(
+            vec![Slot::EMPTY; 4].leak(),
+            vec![Slot::EMPTY; 2].leak(),
+        ));
+        flows.add_peer(GATEWAY_IP).expect("the table is empty");
+
+        // As generous as Linux with `udp_mem` and `tcp_mem` set high: half the memory in all, so that
+        // the flood is held up by memory and not by limits.
+        let limit = args.ram / 4;
+        let entries: Vec<QueueEntry<'static>> = (0..args.ram / SKB_SIZE)
+            .map(|_| QueueEntry::EMPTY)
+            .collect();
+        let sockets: &'static SocketTable<'static> = forever(SocketTable::new(
+            (0..4 * SOCKETS)
+                .map(|_| Slot::EMPTY)
+                .collect::<Vec<_>>()
+                .leak(),
+            entries.leak(),
+            ProtocolMemory::each(limit),
+        ));
+        let rcvbuf = limit / usize::from(SOCKETS);
+        let udp_ports: Vec<u16> = (FIRST_UDP_PORT..).take(SOCKETS.into()).collect();
+        let tcp_ports: Vec<u16> = (FIRST_TCP_PORT..).take(SOCKETS.into()).collect();
+        let bind = |protocol, port| {
+            sockets
+                .bind(protocol, port, rcvbuf)
+                .expect("the table has room and the port is free")
+        };
+        let udp = udp_ports
+            .iter()
+            .map(|&port| bind(netreserve::Protocol::Udp, port));
+        let tcp = tcp_ports
+            .iter()
+            .map(|&port| bind(netreserve::Protocol::Tcp, port));
+        let owned = udp.chain(tcp).collect();
+
+        let pool: &'static SkbPool<'static> = forever(SkbPool::new(
+            memory.skbs,
+            memory.rx,
+            memory.tx,
+            flows,
+            memory.token,
+        ));
+        let ingress: &'static Ingress<'static> =
+            forever(Ingress::new(flows, sockets, MACHINE_MAC.0));
+        if !args.has(Mechanism::VmioFilter) {
+            ingress.set_vmio_filter(false);
+        }
+        Network {
+            flows,
+            sockets,
+            pool,
+            ingress,
+            owned,
+            udp_ports,
+            tcp_ports,
+        }
+    }
+}
+
+/// A machine that is ready, and what to do with it.
+struct Plan<'a> {
+    args: &'a Args,
+    store: &'a Store,
+    network: &'a Network,
+}
+
+impl Plan<'_> {
+    fn carry_out<C: Clients>(
+        &self,
+        paging: &'static str,
+        mut machine: Machine<C>,
+        windows: Vec<Window>,
+    ) -> Result<Outcome, RunError> {
+        machine.swap_on()?;
+        let begin = Clock::now();
+        let flood = self.start_flood(&machine)?;
+        let tasks = self.start_program(&machine, windows)?;
+
+        let end = machine.serve(self.args.run_time)?;
+        let seconds = begin.elapsed().as_secs_f64();
+        let flood = flood.stop();
+        let (verdict, detail, deadlock) = match end {
+            End::Done => {
+                for task in tasks {
+                    task.join().map_err(|_| RunError::TaskPanicked)?;
+                }
+                match machine.swap_off() {
+                    Ok(()) => (Verdict::Verified, None, None),
+                    Err(error) => (Verdict::Error, Some(error.to_string()), None),
+                }
+            }
+            // The tasks wait in their faults until the process ends.
+            End::Deadlock(deadlock) => {
+                machine.parts.control.abort.store(true, Ordering::Release);
+                (Verdict::NoProgress, None, Some(deadlock))
+            }
+            End::StoreFailed(why) => {
+                machine.parts.control.abort.store(true, Ordering::Release);
+                (Verdict::Error, Some(why), None)
+            }
+        };
+        let mut outcome = self.outcome(paging, seconds, &machine, &flood);
+        outcome.deadlock = deadlock;
+        outcome.detail = detail;
+        outcome.verdict = verdict;
+        let (parts, findings) = machine.power_off();
+        self.settle(&mut outcome, parts, findings);
+        Ok(outcome)
+    }
+
+    fn start_flood<C: Clients>(&self, machine: &Machine<C>) -> io::Result<Flood> {
+        let config = FloodConfig {
+            pps: self.args.flood,
+            seed: self.args.seed,
+            udp_ports: self.network.udp_ports.clone(),
+            tcp_ports: self.network.tcp_ports.clone(),
+        };
+        Flood::start(Arc::clone(&machine.parts.wire), config)
+    }
+
+    /// Each socket belongs to one task.
+    fn start_program<C: Clients>(
+        &self,
+        machine: &Machine<C>,
+        windows: Vec<Window>,
+    ) -> io::Result<Vec<JoinHandle<()>>> {
+        let threads = windows.len();
+        let tasks = windows.into_iter().enumerate().map(|(i, window)| {
+            let task = Task {
+                window,
+                seed: self.args.seed,
+                sockets: self
+                    .network
+                    .owned
+                    .iter()
+                    .copied()
+                    .skip(i)
+                    .step_by(threads)
+                    .collect(),
+                table: self.network.sockets,
+                control: Arc::clone(&machine.parts.control),
+            };
+            task.spawn(format!("task {i}"))
+        });
+        tasks.collect()
+    }
+
+    /// What can be said while the machine is on.
+    fn outcome<C: Clients>(
+        &self,
+        paging: &'static str,
+        seconds: f64,
+        machine: &Machine<C>,
+        flood: &FloodStats,
+    ) -> Outcome {
+        let Parts {
+            memory,
+            wire,
+            ingress,
+            control,
+            ..
+        } = &machine.parts;
+        let (zone, marks) = (memory.zone.stats(), memory.zone.level().marks);
+        let (wire, ingress) = (wire.stats(), ingress.stats());
+        Outcome {
+            verdict: Verdict::Verified,
+            detail: None,
+            deadlock: None,
+            setup: Setup {
+                store: self.store.name.clone(),
+                paging,
+                working_set: (self.args.working_set / FRAME_SIZE) as u64,
+                threads: self.args.threads,
+                seed: self.args.seed,
+                without: self.args.without.iter().map(|m| m.name()).collect(),
+            },
+            seconds,
+            pages_verified: control.verified.load(Ordering::Relaxed),
+            mismatches: control.mismatches.load(Ordering::Relaxed),
+            faults: 0,
+            pages_in: 0,
+            pages_out: 0,
+            fault_us: Percentiles::default(),
+            frames: Frames {
+                total: zone.total as u64,
+                reserve: zone.reserve as u64,
+                min: marks.min as u64,
+                low: marks.low as u64,
+                high: marks.high as u64,
+                min_free: zone.min_free as u64,
+            },
+            emergency: Emergency {
+                received: ingress.received_emergency,
+                sent: ingress.sent_emergency,
+                peak: ((memory.rx.peak() + memory.tx.peak()) / SKB_SIZE) as u64,
+                vmio_dropped: ingress.vmio_dropped + wire.refused,
+            },
+            drops: ingress
+                .dropped
+                .iter()
+                .map(|(reason, n)| (reason.name(), n))
+                .collect(),
+            flood: FloodReport {
+                pps: self.args.flood.into(),
+                sent: flood.sent,
+                refused: flood.refused,
+            },
+            wire: WireReport {
+                to_machine: wire.to_machine.bytes,
+                from_machine: wire.from_machine.bytes,
+            },
+            budget: vec![
+                component("receive", memory.rx, RX_RING, netreserve::rx_skbs),
+                component("transmit", memory.tx, TX_RING, netreserve::tx_skbs),
+                Component {
+                    name: "reserve",
+                    computed: zone.reserve as u64,
+                    peak: zone.reserve_peak as u64,
+                },
+            ],
+            charges_left: 0,
+            timeline: crate::report::Timeline::default(),
+        }
+    }
+
+    /// What is known once the machine is off: whether everything went back where it came from.
+    fn settle(&self, outcome: &mut Outcome, parts: Parts, findings: Findings) {
+        let Findings {
+            stats,
+            latency,
+            requests_peak,
+            timeline,
+        } = findings;
+        outcome.faults = stats.faults_minor + stats.faults_major + stats.faults_zero;
+        outcome.pages_in = stats.pages_in;
+        outcome.pages_out = stats.pages_out;
+        let [p50, p99, p999] = latency.map(|t| t.as_micros() as u64);
+        outcome.fault_us = Percentiles { p50, p99, p999 };
+        outcome.timeline = timeline;
+        outcome.budget.push(Component {
+            name: "requests",
+            computed: REQUESTS as u64,
+            peak: requests_peak as u64,
+        });
+
+        let Parts {
+            memory,
+            sockets,
+            control,
+            ..
+        } = parts;
+        if outcome.mismatches > 0 {
+            outcome.verdict = Verdict::DataWrong;
+        }
+        // The rings went with the machine. After a deadlock the sockets keep what they hold: that is
+        // what the verdict is about.
+        if outcome.verdict != Verdict::NoProgress {
+            for &socket in &self.network.owned {
+                sockets.close(socket);
+            }
+        }
+        memory.skbs.shrink();
+        outcome.charges_left = (memory.rx.usage() + memory.tx.usage()) as u64;
+        if outcome.verdict != Verdict::Verified {
+            return;
+        }
+        let free = memory.zone.stats().free + memory.boot_frames;
+        let floor = self.floor(&memory);
+        let complaint = if outcome.charges_left > 0 {
+            Some(format!(
+                "{} bytes are still charged to the reserve",
+                outcome.charges_left
+            ))
+        } else if free != memory.zone.stats().total {
+            Some(format!(
+                "{} frames did not come back",
+                memory.zone.stats().total - free
+            ))
+        } else if outcome.emergency.vmio_dropped > 0 {
+            Some(format!(
+                "{} packets of the swap traffic were dropped",
+                outcome.emergency.vmio_dropped
+            ))
+        } else if (outcome.frames.min_free as usize) < floor {
+            Some(format!(
+                "{} frames were free at the least, the budget leaves {floor}",
+                outcome.frames.min_free
+            ))
+        } else if control.verified.load(Ordering::Relaxed) < outcome.setup.working_set {
+            Some(String::from("not every page was verified"))
+        } else {
+            None
+        };
+        if complaint.is_some() {
+            outcome.verdict = Verdict::AccountingWrong;
+            outcome.detail = complaint;
+        }
+    }
+
+    /// The fewest frames that may ever be free: ordinary callers stop above the reserve, at what an
+    /// atomic one leaves of `min`, and the entitled use no more than the reserve.
+    fn floor(&self, memory: &Memory) -> usize {
+        let min = memory.zone.level().marks.min;
+        min - min / 2 - (min - min / 2) / 4
+    }
+}
+
+/// A node of the reserve tree, its bytes in frames.
+fn component(
+    name: &'static str,
+    node: &dyn Reserve,
+    ring: usize,
+    skbs: fn(usize) -> usize,
+) -> Component {
+    let frames = |skbs| Budget::objects(skbs, SKB_SIZE, 0).frames() as u64;
+    Component {
+        name,
+        computed: frames(skbs(ring)),
+        peak: frames(node.peak() / SKB_SIZE),
+    }
+}
+
+/// Why a run could not start.
+#[derive(Debug)]
+pub(crate) enum RunError {
+    /// The memory cannot hold its reserve.
+    TooSmall(TooSmall),
+    /// There is no server.
+    Store(StoreError),
+    /// The machine could not go on.
+    Machine(MachineError),
+    /// The system refused a thread, a descriptor or memory.
+    System(io::Error),
+    /// A bug in the program that was to be swapped.
+    TaskPanicked,
+}
+
+impl From<TooSmall> for RunError {
+    fn from(error: TooSmall) -> Self {
+        RunError::TooSmall(error)
+    }
+}
+
+impl From<StoreError> for RunError {
+    fn from(error: StoreError) -> Self {
+        RunError::Store(error)
+    }
+}
+
+impl From<MachineError> for RunError {
+    fn from(error: MachineError) -> Self {
+        RunError::Machine(error)
+    }
+}
+
+impl From<io::Error> for RunError {
+    fn from(error: io::Error) -> Self {
+        RunError::System(error)
+    }
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunError::TooSmall(error) => error.fmt(f),
+            RunError::Store(error) => error.fmt(f),
+            RunError::Machine(error) => error.fmt(f),
+            RunError::System(error) => {
+                write!(
+                    f,
+                    "the system refused: {error}; give fewer --threads or less --working-set"
+                )
+            }
+            RunError::TaskPanicked => f.write_str("a task of the program panicked: a bug"),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
