@@ -192,12 +192,15 @@ impl<'t, R: RawMutex> ReserveNode<'t, R> {
     }
 
     fn grow_locked(&self, state: &mut State<'t, R>, frames: usize) -> Result<(), ReserveError> {
+        // No memory has so many frames, whether a root counts them now or when it is connected.
+        let too_many = ReserveError::Backing(BackingError { missing: frames });
+        let pages = state.pages.checked_add(frames).ok_or(too_many)?;
         match (self.backing, state.parent) {
             (Some(backing), _) => backing.grow(frames).map_err(ReserveError::Backing)?,
             (None, Some(parent)) => parent.grow(frames)?,
             (None, None) => {}
         }
-        state.pages += frames;
+        state.pages = pages;
         Ok(())
     }
 

@@ -287,7 +287,7 @@ impl<R: RawMutex + Send + Sync> FrameAllocator for Zone<'_, R> {
 impl<R: RawMutex + Send + Sync> ReserveBacking for Zone<'_, R> {
     fn grow(&self, frames: usize) -> Result<(), BackingError> {
         let mut state = self.state.lock();
-        let needed = state.reserve + frames + self.marks.min;
+        let needed = (state.reserve + self.marks.min).saturating_add(frames);
         let free = self.source.free_frames();
         if free < needed {
             return Err(BackingError {

@@ -59,6 +59,26 @@ fn m5_a_limit_that_cannot_be_backed_changes_nothing() {
     assert_eq!(big.charge(1).unwrap_err(), ChargeError::Unbacked);
 }
 
+/// Found by fuzzing: sums overflowed.
+#[test]
+fn m5_demands_beyond_any_memory_are_refused_and_change_nothing() {
+    let m = machine(64);
+    let root = Node::root("total", &m.zone);
+    let (net, rx) = (Node::new("network"), Node::new("rx"));
+    net.set_limit(1, usize::MAX).unwrap();
+    rx.set_limit(1, 1).unwrap();
+    assert!(matches!(rx.connect(&net), Err(ReserveError::Backing(_))));
+    assert!(matches!(net.connect(&root), Err(ReserveError::Backing(_))));
+    net.set_limit(1, 2).unwrap();
+    net.connect(&root).unwrap();
+    let absurd = net.set_limit(1, usize::MAX);
+    assert!(matches!(absurd, Err(ReserveError::Backing(_))));
+    assert_eq!(
+        (net.pages(), root.pages(), m.zone.stats().reserve),
+        (2, 2, 2)
+    );
+}
+
 #[test]
 fn m5_a_full_charge_is_admitted_and_one_more_is_not() {
     let m = machine(64);
