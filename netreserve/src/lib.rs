@@ -1,4 +1,97 @@
-//! Packet buffers over a memory reserve.
+//! Packet buffers that spend a memory reserve only on traffic that serves the VM.
+//!
+//! # The problem
+//!
+//! A page-out over the network ends with a reply, and the reply needs a buffer before anybody can
+//! know that it is the reply. So the card's buffers must come out of the reserve when nothing else
+//! is left; but then all that arrives lands there, and what waits for a task which cannot run
+//! (its memory is swapped out) stays there. The reserve fills up with packets for sleepers, and
+//! the reply finds no buffer.
+//!
+//! # The model
+//!
+//! ```text
+//!            ordinary memory first, then the reserve, charged (N1, M6)
+//!  SkbPool ───────────────────────────────────────────────┐
+//!                                                         ▼
+//!  card ──▶ Nic ──skb──▶ Ingress ──VMIO, its ARP, its ICMP errors──▶ the swap stack, by `Reserved`
+//!                           │  ▲
+//!                           │  └─ classify: headers against the FlowTable
+//!          ordinary, for ───┼──▶ SocketTable
+//!          somebody         └──▶ dropped, counted by reason (N2)
+//! ```
+//! An [`Skb`] whose memory came out of the reserve is an *emergency* skb and carries its
+//! [charge](mempool::Charge). [`Ingress`] lets it through to the swap stack, or frees it at once. A
+//! connection serves the VM (VMIO) while it is in the [`FlowTable`]. How large the reserve must be
+//! follows from the sizes of the rings alone: see [`budget()`].
+//!
+//! # Example
+//!
+//! A receive path without any stack; with smoltcp, `Reserved` does this as a `phy::Device`.
+//!
+//! ```
+//! # use mempool::{Buddy, FrameEntry, ReserveNode, SingleTask, SizedCache, Watermarks, Zone};
+//! use core::net::{Ipv4Addr, SocketAddrV4};
+//! use netreserve::{
+//!     DropReason, Flow, FlowTable, Ingress, ProtocolMemory, SkbPool, Slot, SocketTable, Verdict,
+//! };
+//!
+//! # let (mut memory, mut table) = (vec![0u8; 65 * 4096], [FrameEntry::EMPTY; 65]);
+//! # let source = <Buddy>::new(&mut memory, &mut table)?;
+//! # let task = SingleTask::new();
+//! # let zone = <Zone>::new(&source, &task, Watermarks { min: 4, low: 6, high: 8 })?;
+//! // … a zone, as `mempool` shows; the reserve for a ring of 8 each way …
+//! const RING: usize = 8;
+//! const SKB: usize = 2016;
+//! let root: ReserveNode<'_> = ReserveNode::root("total", &zone);
+//! let (rx, tx) = (ReserveNode::new("rx"), ReserveNode::new("tx"));
+//! rx.set_limit(netreserve::rx_limit(RING, SKB), netreserve::rx_budget(RING, SKB, 0).frames())?;
+//! tx.set_limit(netreserve::tx_limit(RING, SKB), netreserve::tx_budget(RING, SKB, 0).frames())?;
+//! rx.connect(&root)?;
+//! tx.connect(&root)?;
+//!
+//! let skbs = <SizedCache>::new("skb", &zone, SKB, 0)?;
+//! let (mut flows, mut peers) = ([const { Slot::EMPTY }; 4], [const { Slot::EMPTY }; 4]);
+//! let flows = FlowTable::new(&mut flows, &mut peers);
+//! let token = zone.claim_memalloc().expect("claimed once, here");
+//! let pool = SkbPool::new(&skbs, &rx, &tx, &flows, token);
+//! let sockets = SocketTable::new(&mut [], &mut [], ProtocolMemory::each(64 << 10));
+//! let ingress = Ingress::new(&flows, &sockets, [2, 0, 0, 0, 0, 1]);
+//!
+//! // The connection to the server is VMIO before its first packet.
+//! let local = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 15), 700);
+//! flows.add(Flow::tcp(local, SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 2), 2049)))?;
+//!
+//! let received = [0; 60]; // by the card
+//! let mut skb = pool.alloc_rx()?;
+//! skb.put(received.len())?.copy_from_slice(&received);
+//! match ingress.receive(skb) {
+//!     Verdict::Swap(skb) => println!("{} bytes for the swap stack", skb.len()),
+//!     Verdict::Delivered(socket) => println!("wake the owner of {socket:?}"),
+//!     Verdict::Dropped(reason) => assert_eq!(reason, DropReason::OtherHost),
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Modules, from below
+//!
+//! `skb` and `pool` (buffers), `class` (flows and early demux), `sock` (queues and their limits),
+//! `ingress` (the drop ladder, with its `reason`s), `nic` (what a driver implements), `budget`
+//! (how much reserve), `stats`; `smoltcp`, the only room that knows that stack. All names are
+//! re-exported here.
+//!
+//! # Features
+//!
+//! `smoltcp`: `Reserved`, the device, and `PhyNic`, a card over any other device. `std`: the host's
+//! critical section, for hosted programs. `defmt`: formats for errors and statistics. `ablation`:
+//! switches that turn a mechanism off, for tests and demonstrations.
+//!
+//! # Guarantees
+//!
+//! No heap, no unsafe code, no clock; storage comes from the caller. No packet is freed and no
+//! foreign code is called under a lock, except the counting of memory by `mempool`. Every packet
+//! that is dropped is counted under one [`DropReason`]. IPv4 over Ethernet; everything else is
+//! [`Class::Other`] and serves nobody.
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -233,3 +233,6 @@ impl fmt::Display for SkbAllocError {
 }
 
 impl core::error::Error for SkbAllocError {}
+
+#[cfg(test)]
+mod tests;

@@ -212,3 +212,6 @@ impl fmt::Display for SkbError {
 }
 
 impl core::error::Error for SkbError {}
+
+#[cfg(test)]
+mod tests;

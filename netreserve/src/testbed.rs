@@ -41,8 +41,8 @@ pub(crate) struct Machine {
 
 /// Ordinary memory, all of it.
 pub(crate) struct Hog {
-    pub(crate) buffers: Vec<Buffer<'static>>,
-    pub(crate) frames: Vec<Frame<'static>>,
+    pub(crate) _buffers: Vec<Buffer<'static>>,
+    pub(crate) _frames: Vec<Frame<'static>>,
 }
 
 /// 64 frames with a reserve as the budget says.
@@ -98,8 +98,8 @@ impl Machine {
     /// Takes all that ordinary callers can have.
     pub(crate) fn exhaust(&self) -> Hog {
         Hog {
-            frames: core::iter::from_fn(|| self.zone.alloc(0, Gfp::ATOMIC).ok()).collect(),
-            buffers: core::iter::from_fn(|| self.cache.alloc(Gfp::ATOMIC).ok()).collect(),
+            _frames: core::iter::from_fn(|| self.zone.alloc(0, Gfp::ATOMIC).ok()).collect(),
+            _buffers: core::iter::from_fn(|| self.cache.alloc(Gfp::ATOMIC).ok()).collect(),
         }
     }
 

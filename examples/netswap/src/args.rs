@@ -43,10 +43,11 @@ The machine and its program:
                        where the system refuses userfaultfd
 
 The ordeal:
-  --flood PPS          unrelated packets per second, 0 for none [default: 20000]
+  --flood PPS          unrelated packets per second, in bursts of a tenth of
+                       a second's worth; 0 for none             [default: 20000]
   --seconds N          how long the program runs                   [default: 20]
-  --deadline SECONDS   how long a run may make no progress before it
-                       is called a deadlock                        [default: 10]
+  --deadline SECONDS   how long the server may take to answer, and a run to
+                       make any progress at all                    [default: 10]
   --without MECHANISM  leave one part of the cure out, and watch it deadlock;
                        may be given more than once:
                          reserve         no frames are set aside
@@ -65,7 +66,7 @@ A SIZE is a number of bytes, or one with K, M or G (KiB, MiB, GiB: powers of
 Exit status:
   0  every page came back as it was written, and every account is settled
   2  the run could not start or was cut short: bad option, server refused, ...
-  3  no progress within the deadline: a deadlock, and who waits for whom is told
+  3  a deadlock: nothing moves any more, and who waits for whom is told
   4  a page came back wrong, or a frame, slot or charge was lost
 ";
 

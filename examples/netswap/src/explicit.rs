@@ -10,10 +10,13 @@ use crate::wire::EventFd;
 /// What to do with the bytes of a page once it is resident, on the machine's thread.
 pub(crate) enum Action {
     /// Look at them.
-    Read(Box<dyn FnOnce(&[u8]) + Send>),
+    Read(Look),
     /// Change them.
-    Write(Box<dyn FnOnce(&mut [u8]) + Send>),
+    Write(Change),
 }
+
+type Look = Box<dyn FnOnce(&[u8]) + Send>;
+type Change = Box<dyn FnOnce(&mut [u8]) + Send>;
 
 /// An access to a page.
 pub(crate) struct Access {

@@ -3,13 +3,27 @@
 use crate::report::Sample;
 
 /// Prints the difference between two samples, and the levels.
+#[derive(Default)]
 pub(crate) struct Live {
     last: Sample,
+    headed: bool,
 }
 
 impl Live {
-    /// Prints the heading.
-    pub(crate) fn new() -> Self {
+    /// One line, if a second has passed since the last; the heading before the first.
+    pub(crate) fn show(&mut self, now: &Sample) {
+        let seconds = now.at - self.last.at;
+        if seconds < 1.0 {
+            return;
+        }
+        if !core::mem::replace(&mut self.headed, true) {
+            Self::print_heading();
+        }
+        self.print(now, seconds);
+        self.last = now.clone();
+    }
+
+    fn print_heading() {
         eprintln!(
             "{:>6}  {:>9} {:>9} {:>9}  {:>8} {:>8} {:>8}  {:>9} {:>9}",
             "time",
@@ -22,17 +36,9 @@ impl Live {
             "emergency",
             "drops/s"
         );
-        Live {
-            last: Sample::default(),
-        }
     }
 
-    /// One line, if a second has passed since the last.
-    pub(crate) fn show(&mut self, now: &Sample) {
-        let seconds = now.at - self.last.at;
-        if seconds < 1.0 {
-            return;
-        }
+    fn print(&self, now: &Sample, seconds: f64) {
         let rate = |now: u64, last: u64| ((now - last) as f64 / seconds).round() as u64;
         let drops = |sample: &Sample| sample.drops.iter().sum::<u64>();
         eprintln!(
@@ -47,6 +53,5 @@ impl Live {
             now.emergency,
             rate(drops(now), drops(&self.last)),
         );
-        self.last = now.clone();
     }
 }

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant as Clock;
 
-use mempool::{Frame, FrameAllocator, Reserve};
+use mempool::{Frame, Reserve};
 use netreserve::{DropReason, FlowTable, Ingress, Reserved, SkbPool, SocketTable};
 use nfs_swap::transport::smoltcp::SmoltcpTcp;
 use nfs_swap::{SwapFile, SwapFileError};
@@ -26,7 +26,7 @@ use crate::page_table::{Clients, PagerOf};
 use crate::program::Control;
 use crate::report::{Deadlock, Sample, Timeline};
 use crate::via::ViaGateway;
-use crate::watchdog::{PATIENCE, Progress, Scene, Watchdog};
+use crate::watchdog::{PATIENCE, Progress, Scene, Stillness, Watchdog};
 use crate::wire::Wire;
 use crate::wire::event::{Wait, poll};
 
@@ -101,7 +101,7 @@ impl<C: Clients> Machine<C> {
             watchdog: Watchdog::new(),
             tx_failed_before: 0,
             timeline,
-            live: Live::new(),
+            live: Live::default(),
         }
     }
 
@@ -234,16 +234,23 @@ impl<C: Clients> Machine<C> {
             pages_in: stats.pages_in,
             pages_out: stats.pages_out,
         };
-        let still = self.watchdog.still(progress, self.clients.waiting());
-        if still < SAMPLE_EVERY {
+        let wire = self.parts.wire.stats();
+        let still = self.watchdog.look(
+            progress,
+            self.clients.waiting(),
+            wire.to_machine.frames,
+            wire.from_machine.frames,
+        );
+        if still.progress < SAMPLE_EVERY {
             self.tx_failed_before = self.parts.pool.stats().tx.failed;
         }
-        if still >= PATIENCE
-            && let Some(deadlock) = self.scene(now).deadlock()
+        if still.progress >= PATIENCE
+            && let Some(deadlock) = self.scene(still, now).deadlock()
         {
             return Some(End::Deadlock(deadlock));
         }
-        (still >= self.parts.deadline).then(|| End::StoreFailed(self.store_silent(still)))
+        let silence = still.progress;
+        (silence >= self.parts.deadline).then(|| End::StoreFailed(self.store_silent(silence)))
     }
 
     fn sample(&mut self) {
@@ -272,7 +279,7 @@ impl<C: Clients> Machine<C> {
             .show(self.timeline.samples.last().expect("just pushed"));
     }
 
-    fn scene(&self, now: Instant) -> Scene {
+    fn scene(&self, still: Stillness, now: Instant) -> Scene {
         let Parts {
             memory,
             wire,
@@ -282,11 +289,10 @@ impl<C: Clients> Machine<C> {
             ..
         } = &self.parts;
         let (stats, stall, rings) = (self.pager.stats(), self.pager.stall(now), *rings.borrow());
-        let (zone, level) = (memory.zone.stats(), memory.zone.level());
+        let zone = memory.zone.stats();
         let held = sockets.stats();
-        let tx_failed = pool.stats().tx.failed - self.tx_failed_before;
-        let no_tx = memory.tx.usage() == 0 && rings.sending == 0;
         Scene {
+            still,
             faults_waiting: self.clients.waiting(),
             waiting_for_frame: stats.waiting,
             resident: stats.resident + stats.writeback,
@@ -294,12 +300,11 @@ impl<C: Clients> Machine<C> {
             reads: stall.map_or(0, |stall| stall.reads),
             writes: stall.map_or(stats.in_flight, |stall| stall.writes),
             free: zone.free,
-            floor: level.reserve + level.marks.min,
             reserve: zone.reserve,
             reserve_in_use: zone.reserve_in_use,
             rx_posted: rings.posted,
             rx_waiting: wire.waiting_for_machine(),
-            tx_refused: if no_tx { tx_failed } else { 0 },
+            tx_refused: pool.stats().tx.failed - self.tx_failed_before,
             sockets: held.waiting,
             socket_skbs: held.queued,
             socket_emergency: held.emergency,
@@ -383,4 +388,4 @@ impl fmt::Display for MachineError {
     }
 }
 
-impl std::error::Error for MachineError {}
+impl core::error::Error for MachineError {}

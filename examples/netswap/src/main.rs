@@ -61,7 +61,13 @@ fn execute(args: &Args) -> ExitCode {
     }
     let outcome = match run::run(args) {
         Ok(outcome) => outcome,
-        Err(error) => return refuse(&error),
+        Err(error) => {
+            let status = refuse(&error);
+            if args.json {
+                println!("{}", report::refusal(&error));
+            }
+            return status;
+        }
     };
     if outcome.verdict == Verdict::Error {
         refuse(&outcome.detail.as_deref().unwrap_or("the run was cut short"));

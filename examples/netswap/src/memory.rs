@@ -29,7 +29,6 @@ const WORKING_MINIMUM: usize = 64;
 pub(crate) struct Memory {
     pub(crate) zone: &'static Zone<'static>,
     pub(crate) skbs: &'static SizedCache<'static>,
-    pub(crate) root: &'static ReserveNode<'static>,
     pub(crate) rx: &'static ReserveNode<'static>,
     pub(crate) tx: &'static ReserveNode<'static>,
     pub(crate) token: MemallocToken,
@@ -111,7 +110,6 @@ impl Memory {
         Ok(Memory {
             zone,
             skbs,
-            root,
             rx,
             tx,
             token,
@@ -158,4 +156,4 @@ impl fmt::Display for TooSmall {
     }
 }
 
-impl std::error::Error for TooSmall {}
+impl core::error::Error for TooSmall {}

@@ -10,7 +10,7 @@ mod outcome;
 mod table;
 
 pub(crate) use html::page;
-pub(crate) use json::object;
+pub(crate) use json::{object, refusal};
 pub(crate) use outcome::{
     Component, Deadlock, Emergency, Flood, Frames, Outcome, Percentiles, Sample, Setup, Timeline,
     Verdict, Wait, Wire,

@@ -407,6 +407,7 @@ impl Plan<'_> {
                 component("transmit", memory.tx, TX_RING, netreserve::tx_skbs),
                 Component {
                     name: "reserve",
+                    unit: "frames",
                     computed: zone.reserve as u64,
                     peak: zone.reserve_peak as u64,
                 },
@@ -432,6 +433,7 @@ impl Plan<'_> {
         outcome.timeline = timeline;
         outcome.budget.push(Component {
             name: "requests",
+            unit: "in flight",
             computed: REQUESTS as u64,
             peak: requests_peak as u64,
         });
@@ -508,6 +510,7 @@ fn component(
     let frames = |skbs| Budget::objects(skbs, SKB_SIZE, 0).frames() as u64;
     Component {
         name,
+        unit: "frames",
         computed: frames(skbs(ring)),
         peak: frames(node.peak() / SKB_SIZE),
     }
@@ -569,4 +572,4 @@ impl fmt::Display for RunError {
     }
 }
 
-impl std::error::Error for RunError {}
+impl core::error::Error for RunError {}

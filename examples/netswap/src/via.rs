@@ -32,10 +32,6 @@ impl<T> ViaGateway<T> {
     pub(crate) fn inner(&self) -> &T {
         &self.inner
     }
-
-    pub(crate) fn inner_mut(&mut self) -> &mut T {
-        &mut self.inner
-    }
 }
 
 impl<T: Transport> Transport for ViaGateway<T> {

@@ -4,7 +4,8 @@
 //! came or went. And the waiting runs in a circle: the program waits for a frame or a page, the
 //! pages wait for replies, the replies (or the requests) wait for packet buffers, and the buffers
 //! lie in sockets that the program would have to read. A server that is merely dead makes no
-//! circle: the machine could receive its answer at any time.
+//! circle: the machine could receive its answer at any time, and each attempt to connect again
+//! shows that it can.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -13,6 +14,10 @@ use crate::report::{Deadlock, Wait};
 
 /// How long nothing must have moved before anybody asks why.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(4);
+/// How long no packet must have come (or gone) before the machine is called unable to receive (or
+/// send): longer than the longest pause between two attempts to connect, 2 s, for the reserve is
+/// open to packets only while there is a connection.
+const DEAF: Duration = Duration::from_secs(3);
 
 /// What moves when a run makes progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,31 +30,78 @@ pub(crate) struct Progress {
 /// Remembers when something moved last.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
-    last: Progress,
-    moved: Instant,
+    progress: Last<Progress>,
+    received: Last<u64>,
+    sent: Last<u64>,
 }
 
 impl Watchdog {
     pub(crate) fn new() -> Self {
         Watchdog {
-            last: Progress::default(),
-            moved: Instant::now(),
+            progress: Last::new(),
+            received: Last::new(),
+            sent: Last::new(),
         }
     }
 
-    /// For how long nothing has moved. Without a fault that waits, nothing needs to.
-    pub(crate) fn still(&mut self, progress: Progress, waiting: usize) -> Duration {
-        if progress != self.last || waiting == 0 {
-            self.last = progress;
-            self.moved = Instant::now();
+    /// Takes note of how things stand, packets received and sent since the start included. Without
+    /// a fault that waits, nothing needs to move.
+    pub(crate) fn look(
+        &mut self,
+        progress: Progress,
+        waiting: usize,
+        received: u64,
+        sent: u64,
+    ) -> Stillness {
+        if waiting == 0 {
+            self.progress.since = Instant::now();
         }
-        self.moved.elapsed()
+        Stillness {
+            progress: self.progress.unchanged(progress),
+            received: self.received.unchanged(received),
+            sent: self.sent.unchanged(sent),
+        }
+    }
+}
+
+/// For how long nothing has moved, come or gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Stillness {
+    pub(crate) progress: Duration,
+    pub(crate) received: Duration,
+    pub(crate) sent: Duration,
+}
+
+/// A value, and since when it has been what it is.
+#[derive(Debug)]
+struct Last<T> {
+    value: T,
+    since: Instant,
+}
+
+impl<T: Default + PartialEq> Last<T> {
+    fn new() -> Self {
+        Last {
+            value: T::default(),
+            since: Instant::now(),
+        }
+    }
+
+    fn unchanged(&mut self, value: T) -> Duration {
+        if value != self.value {
+            *self = Last {
+                value,
+                since: Instant::now(),
+            };
+        }
+        self.since.elapsed()
     }
 }
 
 /// The state of everybody who can wait or be waited for.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Scene {
+    pub(crate) still: Stillness,
     /// Threads of the program that wait for a page.
     pub(crate) faults_waiting: usize,
     /// Of those, the ones that wait for a frame; the others wait for a read.
@@ -61,10 +113,8 @@ pub(crate) struct Scene {
     /// Requests to the server in flight: reads, writes.
     pub(crate) reads: usize,
     pub(crate) writes: usize,
-    /// Free frames, and those that an atomic allocation must leave.
     pub(crate) free: usize,
-    pub(crate) floor: usize,
-    /// Frames of the reserve: set aside, and in use.
+    /// Free frames, and frames of the reserve: set aside, and in use.
     pub(crate) reserve: usize,
     pub(crate) reserve_in_use: usize,
     /// Buffers in the receive ring, and packets that wait for one.
@@ -87,8 +137,9 @@ pub(crate) struct Scene {
 impl Scene {
     /// The circle of waiting, if there is one.
     pub(crate) fn deadlock(&self) -> Option<Deadlock> {
-        let cannot_receive = self.rx_posted == 0 && self.rx_waiting > 0;
-        let cannot_send = self.tx_refused > 0;
+        let cannot_receive =
+            self.still.received >= DEAF && self.rx_posted == 0 && self.rx_waiting > 0;
+        let cannot_send = self.still.sent >= DEAF && self.tx_refused > 0;
         if self.faults_waiting == 0 || self.socket_skbs == 0 || !(cannot_receive || cannot_send) {
             return None;
         }
@@ -147,16 +198,16 @@ impl Scene {
 
     fn holder(&self) -> String {
         let mut holder = format!(
-            "{} sockets hold {} packet buffers ({} frames) for readers that are asleep",
-            self.sockets,
+            "{} packet buffers ({} frames) in {} sockets whose readers are asleep",
             self.socket_skbs,
             self.socket_skbs.div_ceil(2),
+            self.sockets,
         );
         if let Some((protocol, port, skbs)) = self.fullest {
             holder += &format!("; the fullest is {protocol} port {port} with {skbs}");
         }
         if self.reserve == 0 {
-            holder += "; no reserve is set aside that they could not take";
+            holder += "; there is no reserve that they could not have taken";
         }
         if self.socket_emergency > 0 {
             holder += &format!(
@@ -165,9 +216,9 @@ impl Scene {
             );
         } else if self.reserve_slabs > self.charged {
             holder += &format!(
-                "; {} slabs carved from the reserve serve {} charged buffers, ordinary callers hold the \
-                 rest of the objects, and {} of the reserve's {} frames with them",
-                self.reserve_slabs, self.charged, self.reserve_in_use, self.reserve,
+                "; among them are objects of {} slabs carved from the reserve, which serve {} charged \
+                 buffers only: ordinary callers took the rest, and with it the reserve of {} frames",
+                self.reserve_slabs, self.charged, self.reserve,
             );
         }
         holder
@@ -185,6 +236,11 @@ mod tests {
             resident: 2000,
             dirty: 2000,
             writes: 8,
+            still: Stillness {
+                progress: PATIENCE,
+                received: PATIENCE,
+                sent: PATIENCE,
+            },
             free: 24,
             rx_posted: 0,
             rx_waiting: 100,
@@ -225,6 +281,22 @@ mod tests {
             ..stuck()
         };
         assert_eq!(able.deadlock(), None);
+
+        // Between two attempts to connect the ring is empty; during the last one it was not.
+        let mut between = stuck();
+        between.still.received = Duration::from_secs(2);
+        assert_eq!(between.deadlock(), None);
+    }
+
+    #[test]
+    fn a_machine_that_cannot_send_is_as_stuck_as_one_that_cannot_receive() {
+        let mute = Scene {
+            rx_posted: 64,
+            tx_refused: 7,
+            ..stuck()
+        };
+        let chain = mute.deadlock().expect("it is one").chain;
+        assert!(chain.iter().any(|w| w.waits_for.contains("transmit")));
     }
 
     #[test]
@@ -248,18 +320,32 @@ mod tests {
     }
 
     #[test]
-    fn progress_resets_the_clock() {
+    fn whatever_moves_resets_its_own_clock() {
         let mut dog = Watchdog::new();
-        dog.moved -= PATIENCE;
-        assert!(dog.still(Progress::default(), 1) >= PATIENCE);
+        for since in [
+            &mut dog.progress.since,
+            &mut dog.received.since,
+            &mut dog.sent.since,
+        ] {
+            *since -= PATIENCE;
+        }
+        let nothing = Progress::default();
+        let still = dog.look(nothing, 1, 0, 0);
+        assert!([still.progress, still.received, still.sent].map(|t| t >= PATIENCE) == [true; 3]);
+
+        let still = dog.look(nothing, 1, 1, 0);
+        assert!(still.received < PATIENCE && still.sent >= PATIENCE);
+        assert!(still.progress >= PATIENCE, "a packet alone is no progress");
+
         let moved = Progress {
             pages_in: 1,
-            ..Progress::default()
+            ..nothing
         };
-        assert!(dog.still(moved, 1) < PATIENCE);
-        dog.moved -= PATIENCE;
+        assert!(dog.look(moved, 1, 1, 0).progress < PATIENCE);
+        dog.progress.since -= PATIENCE;
+        let idle = dog.look(moved, 0, 1, 0);
         assert!(
-            dog.still(moved, 0) < PATIENCE,
+            idle.progress < PATIENCE,
             "nobody waits: nothing needs to move"
         );
     }

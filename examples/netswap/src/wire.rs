@@ -35,7 +35,7 @@ pub(crate) const MTU: usize = 1500;
 pub(crate) const FRAME_MAX: usize = MTU + 14 + 4;
 
 /// Frames that wait in one direction.
-const CAPACITY: usize = 1024;
+const CAPACITY: usize = 4096;
 /// Frames on the way to the machine from which on unrelated traffic is refused.
 const UNRELATED_LIMIT: usize = CAPACITY / 4 * 3;
 

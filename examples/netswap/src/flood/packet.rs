@@ -28,12 +28,9 @@ const TCP_FLOWS: u32 = 32;
 /// Ports from here on belong to nobody: no system hands them out, and no task asks for them.
 const UNKNOWN_PORTS: u16 = 61_000;
 
-/// How many kinds there are.
-pub(crate) const KINDS: usize = Kind::ALL.len();
-
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(super) enum Kind {
     /// A datagram to a port that somebody has.
     Udp,
     /// A segment with data, to a port that somebody has.
@@ -52,7 +49,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Every kind, in the order of the declaration.
-    pub(crate) const ALL: [Kind; 7] = [
+    pub(super) const ALL: [Kind; 7] = [
         Kind::Udp,
         Kind::Tcp,
         Kind::Arp,
@@ -61,19 +58,6 @@ impl Kind {
         Kind::UnknownPort,
         Kind::Malformed,
     ];
-
-    /// Its name in tables and reports.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Kind::Udp => "udp",
-            Kind::Tcp => "tcp",
-            Kind::Arp => "arp",
-            Kind::Echo => "echo",
-            Kind::Fragment => "fragment",
-            Kind::UnknownPort => "unknown_port",
-            Kind::Malformed => "malformed",
-        }
-    }
 
     /// Of 100 frames, how many are of this kind.
     fn share(self) -> u32 {

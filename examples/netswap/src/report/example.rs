@@ -63,16 +63,19 @@ pub(crate) fn verified() -> Outcome {
         budget: vec![
             Component {
                 name: "rx skbs",
+                unit: "frames",
                 computed: 66,
                 peak: 29,
             },
             Component {
                 name: "tx skbs",
+                unit: "frames",
                 computed: 34,
                 peak: 11,
             },
             Component {
                 name: "page-out frames",
+                unit: "frames",
                 computed: 112,
                 peak: 0,
             },
@@ -90,9 +93,9 @@ pub(crate) fn deadlock() -> Outcome {
     };
     Outcome {
         verdict: Verdict::NoProgress,
-        detail: Some("No fault answered and no page written for 10.0 s.".into()),
+        detail: Some("No fault answered and no page written for 4.0 s.".into()),
         deadlock: Some(Deadlock {
-            holder: "UDP socket 7001: 66 emergency skbs in its queue".into(),
+            holder: "66 emergency skbs in the queue of UDP socket 7001".into(),
             chain: vec![
                 wait(
                     "the program (2 threads, first at page 8117)",

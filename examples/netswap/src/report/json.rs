@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Outcome;
+use super::{Outcome, Verdict};
 
 /// The object; field names are a promise to scripts. The timeline is not in it.
 pub(crate) fn object(outcome: &Outcome) -> Value {
@@ -77,6 +77,11 @@ pub(crate) fn object(outcome: &Outcome) -> Value {
         "budget": budget,
         "charges_left": outcome.charges_left,
     })
+}
+
+/// The object of a run that could not start.
+pub(crate) fn refusal(error: &dyn core::fmt::Display) -> Value {
+    json!({ "verdict": Verdict::Error.name(), "detail": error.to_string() })
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ impl Outcome {
 pub(crate) enum Verdict {
     /// Every page came back as it was written, and every account is settled.
     Verified,
-    /// A deadlock: nothing moved until the deadline.
+    /// A deadlock: nothing moves, and the waiting runs in a circle.
     NoProgress,
     /// A page came back wrong.
     DataWrong,
@@ -94,7 +94,7 @@ impl Verdict {
             Verdict::Verified => {
                 "Every page came back as it was written, and every account is settled."
             }
-            Verdict::NoProgress => "Nothing moved until the deadline.",
+            Verdict::NoProgress => "Nothing moves any more: the waiting runs in a circle.",
             Verdict::DataWrong => "A page came back different from what was written.",
             Verdict::AccountingWrong => {
                 "The data is right, but a frame, a slot or a charge was lost."
@@ -210,11 +210,13 @@ pub(crate) struct Wire {
     pub(crate) from_machine: u64,
 }
 
-/// A part of the reserve, in frames.
+/// What one part of the machine may hold, and what it held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Component {
     /// Whose.
     pub(crate) name: &'static str,
+    /// What is counted.
+    pub(crate) unit: &'static str,
     /// What the arithmetic allows it.
     pub(crate) computed: u64,
     /// The most that it held.

@@ -2,7 +2,7 @@
 //!
 //! Its rows are made once, here; the terminal and the HTML page only lay them out.
 
-use super::{Outcome, Verdict};
+use super::Outcome;
 
 /// Rows that belong together.
 pub(super) struct Section {
@@ -75,9 +75,12 @@ fn headline(outcome: &Outcome) -> String {
         text += &format!("  {detail}\n");
     }
     if let Some(deadlock) = &outcome.deadlock {
-        text += &format!("\nHeld by {}. Who waits for whom:\n", deadlock.holder);
+        text += &format!(
+            "\nThe memory is held by {}.\nWho waits for whom:\n",
+            deadlock.holder
+        );
         for (i, wait) in deadlock.chain.iter().enumerate() {
-            text += &format!("  {}. {} waits for {}\n", i + 1, wait.who, wait.waits_for);
+            text += &format!("  {}. {}: for {}\n", i + 1, wait.who, wait.waits_for);
         }
     }
     text
@@ -189,14 +192,12 @@ fn budget(outcome: &Outcome) -> Section {
         row(
             part.name,
             grouped(part.computed),
-            format!("peak {}{over}", grouped(part.peak)),
+            format!("{}, at most {} used{over}", part.unit, grouped(part.peak)),
         )
     });
-    let sum = outcome.budget.iter().map(|part| part.computed).sum();
-    let total = row("together", grouped(sum), "");
     Section {
-        title: "Reserve, as computed (frames)",
-        rows: parts.chain([total]).collect(),
+        title: "Budget, as computed",
+        rows: parts.collect(),
     }
 }
 
@@ -290,7 +291,7 @@ mod tests {
         let deadlock = outcome.deadlock.expect("a deadlock");
         assert!(before.contains(&deadlock.holder), "{before}");
         for wait in &deadlock.chain {
-            assert!(before.contains(&format!("{} waits for {}", wait.who, wait.waits_for)));
+            assert!(before.contains(&format!("{}: for {}", wait.who, wait.waits_for)));
         }
     }
 

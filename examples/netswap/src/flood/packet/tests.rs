@@ -8,7 +8,7 @@ use smoltcp::wire::{
     IpProtocol, Ipv4Packet, Ipv4Repr, TcpPacket, TcpRepr, UdpPacket, UdpRepr,
 };
 
-use super::{KINDS, Kind, Sender, Stranger, UNKNOWN_PORTS};
+use super::{Kind, Sender, Stranger, UNKNOWN_PORTS};
 use crate::wire::{FRAME_MAX, GATEWAY_IP, MACHINE_IP, MACHINE_MAC};
 
 const UDP_PORTS: [u16; 2] = [7, 9];
@@ -89,7 +89,7 @@ fn every_frame_is_what_it_is_counted_as_and_only_the_malformed_ones_are_broken()
         }
     }
     // Every sound kind came, and all but ARP in many sizes.
-    assert_eq!(lengths.len(), KINDS - 1);
+    assert_eq!(lengths.len(), Kind::ALL.len() - 1);
     for (kind, lengths) in lengths {
         assert!(kind == Kind::Arp as u8 || lengths.len() > 50, "{kind}");
     }
@@ -99,7 +99,7 @@ fn every_frame_is_what_it_is_counted_as_and_only_the_malformed_ones_are_broken()
 fn the_kinds_have_their_shares() {
     assert_eq!(Kind::ALL.iter().map(|kind| kind.share()).sum::<u32>(), 100);
     let mut sender = sender(2);
-    let mut counts = [0_u32; KINDS];
+    let mut counts = [0_u32; Kind::ALL.len()];
     for _ in 0..100_000 {
         counts[sender.next_frame().0 as usize] += 1;
     }
