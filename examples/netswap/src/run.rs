@@ -264,7 +264,13 @@ impl Plan<'_> {
         mut machine: Machine<C>,
         windows: Vec<Window>,
     ) -> Result<Outcome, RunError> {
-        machine.swap_on()?;
+        machine.swap_on().map_err(|error| match error {
+            MachineError::System(error) => RunError::System(error),
+            error => RunError::Server {
+                url: self.store.url.clone(),
+                error,
+            },
+        })?;
         let begin = Clock::now();
         let flood = self.start_flood(&machine)?;
         let tasks = self.start_program(&machine, windows)?;
@@ -523,6 +529,8 @@ pub(crate) enum RunError {
     TooSmall(TooSmall),
     /// There is no server.
     Store(StoreError),
+    /// The server cannot be used.
+    Server { url: String, error: MachineError },
     /// The machine could not go on.
     Machine(MachineError),
     /// The system refused a thread, a descriptor or memory.
@@ -560,6 +568,7 @@ impl fmt::Display for RunError {
         match self {
             RunError::TooSmall(error) => error.fmt(f),
             RunError::Store(error) => error.fmt(f),
+            RunError::Server { url, error } => write!(f, "{url}: {error}"),
             RunError::Machine(error) => error.fmt(f),
             RunError::System(error) => {
                 write!(
