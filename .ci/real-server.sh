@@ -69,7 +69,7 @@ refused mount --server "${absent/export/absent}" --seconds 2
 left_clean
 
 note "the conformance suite of address spaces"
-suite=(cargo test --locked --package nfs-swap --all-features --test real_server)
+suite=(cargo test --locked --package nfs-swap --all-features --test conformance)
 "${suite[@]}" --no-run
 # The proof that it was this server which the suite spoke to.
 pages_come_in 1 &

@@ -1,4 +1,4 @@
-//! A swap file against a real server: in this process, and any other that `NFS_SWAP_URL` names.
+//! A swap file against a real server in this process: what activation refuses, what survives, what is left behind.
 
 mod support;
 

@@ -20,8 +20,10 @@ const STREAM_ORDER: u8 = 5;
 
 const RX_BUDGET: Budget = netreserve::rx_budget(RX_RING, SKB_SIZE, 0);
 const TX_BUDGET: Budget = netreserve::tx_budget(TX_RING, SKB_SIZE, 0);
-/// Frames below which a program cannot be swapped at all: what is mapped must not be evicted before
-/// it was touched, with a full cluster on its way in or out.
+/// Frames of ordinary memory that the rings hold while there is any: ordinary memory comes first.
+const RINGS: usize = RX_BUDGET.plus(TX_BUDGET).frames();
+/// Frames that a program needs besides one for each of its threads: what is mapped must not be
+/// evicted before it was touched, with full clusters on their way in and out.
 const WORKING_MINIMUM: usize = 64;
 
 /// Everything that is allocated lives as long as the machine does, and that is as long as the
@@ -36,6 +38,9 @@ pub(crate) struct Memory {
     pub(crate) stream: [&'static mut [u8]; 2],
     /// Frames that were given away for good while booting.
     pub(crate) boot_frames: usize,
+    /// Packet buffers that the sockets of the program may hold together, each of them a frame at
+    /// worst: half of what nothing else is sure to need.
+    pub(crate) socket_skbs: usize,
 }
 
 impl Memory {
@@ -49,7 +54,8 @@ impl Memory {
         let marks = watermarks(frames);
         let budget = RX_BUDGET.plus(TX_BUDGET);
         let stream_frames = 2 << STREAM_ORDER;
-        let needed = budget.frames() + marks.high + stream_frames + WORKING_MINIMUM;
+        let program = WORKING_MINIMUM + args.threads;
+        let needed = budget.frames() + marks.high + RINGS + stream_frames + program;
         if frames < needed {
             return Err(TooSmall {
                 frames,
@@ -115,6 +121,7 @@ impl Memory {
             token,
             stream,
             boot_frames,
+            socket_skbs: (frames - needed) / 2,
         })
     }
 }

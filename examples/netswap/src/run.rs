@@ -196,12 +196,10 @@ impl Network {
         ));
         flows.add_peer(GATEWAY_IP).expect("the table is empty");
 
-        // As generous as Linux with `udp_mem` and `tcp_mem` set high: half the memory in all, so that
-        // the flood is held up by memory and not by limits.
-        let limit = args.ram / 4;
-        let entries: Vec<QueueEntry<'static>> = (0..args.ram / SKB_SIZE)
-            .map(|_| QueueEntry::EMPTY)
-            .collect();
+        // Generous, so that it is memory which holds up the flood and not these limits.
+        let limit = memory.socket_skbs / 2 * SKB_SIZE;
+        let entries: Vec<QueueEntry<'static>> =
+            (0..memory.socket_skbs).map(|_| QueueEntry::EMPTY).collect();
         let sockets: &'static SocketTable<'static> = forever(SocketTable::new(
             (0..4 * SOCKETS)
                 .map(|_| Slot::EMPTY)
