@@ -289,7 +289,8 @@ impl<R: RawMutex + Send + Sync> ReserveBacking for Zone<'_, R> {
         let mut state = self.state.lock();
         let needed = (state.reserve + self.marks.min).saturating_add(frames);
         let free = self.source.free_frames();
-        if free < needed {
+        // To ask for nothing is right even when memory is short.
+        if frames > 0 && free < needed {
             return Err(BackingError {
                 missing: needed - free,
             });

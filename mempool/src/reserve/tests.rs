@@ -1,4 +1,5 @@
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 use super::*;
 use crate::testbed::machine;
@@ -57,6 +58,18 @@ fn m5_a_limit_that_cannot_be_backed_changes_nothing() {
     assert!(matches!(big.connect(&net), Err(ReserveError::Backing(_))));
     assert_eq!((net.pages(), m.zone.stats().reserve), (40, 40));
     assert_eq!(big.charge(1).unwrap_err(), ChargeError::Unbacked);
+}
+
+/// Found by fuzzing: it was refused.
+#[test]
+fn m5_a_subtree_that_needs_nothing_connects_when_memory_is_short() {
+    let m = machine(64);
+    let root = Node::root("total", &m.zone);
+    let _hog: Vec<_> = core::iter::from_fn(|| m.zone.alloc(0, Gfp::ATOMIC).ok()).collect();
+    let (net, rx) = (Node::new("network"), Node::new("rx"));
+    assert_eq!(net.connect(&root), Ok(()));
+    rx.set_limit(1, 1).unwrap();
+    assert!(matches!(rx.connect(&net), Err(ReserveError::Backing(_))));
 }
 
 /// Found by fuzzing: sums overflowed.
