@@ -192,6 +192,8 @@ impl Router {
     /// Moves every packet and byte that can be moved; true if that made new work.
     fn turn(&mut self) -> bool {
         let now = Instant::now();
+        // In this order: whatever was sent after its port was asked for finds it open.
+        self.port.admit_waiting();
         for forward in mem::take(&mut *self.wanted.lock()) {
             let listen = || Connection::listen(&mut self.sockets, forward, now);
             self.connections

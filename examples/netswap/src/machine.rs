@@ -19,6 +19,7 @@ use swapspace::{
     ActivateError, DeactivateError, ErrorKind, Instant, PagerEvent, PagerStats, StallReason,
 };
 
+use crate::heap;
 use crate::live::Live;
 use crate::memory::{Memory, SKB_SIZE};
 use crate::nic::{Rings, VirtualNic};
@@ -62,6 +63,8 @@ pub(crate) struct Machine<C: Clients> {
     pager: PagerOf<Swap, C::Table>,
     clients: C,
     watchdog: Watchdog,
+    /// When the program began.
+    began: Instant,
     /// Failures of the transmit side when something moved last.
     tx_failed_before: u64,
     timeline: Timeline,
@@ -99,6 +102,7 @@ impl<C: Clients> Machine<C> {
             pager,
             clients,
             watchdog: Watchdog::new(),
+            began: Instant::ZERO,
             tx_failed_before: 0,
             timeline,
             live: Live::default(),
@@ -129,11 +133,11 @@ impl<C: Clients> Machine<C> {
     ///
     /// The system took back what it granted.
     pub(crate) fn serve(&mut self, run_time: Duration) -> Result<End, MachineError> {
-        let begin = Clock::now();
+        self.began = self.now();
         loop {
             let now = self.now();
             self.clients.take_up(&mut self.pager, now)?;
-            while let Some(event) = self.pager.poll(now) {
+            while let Some(event) = heap::on_swap_path(|| self.pager.poll(now)) {
                 match event {
                     PagerEvent::Mapped { page, .. } => self.clients.mapped(&mut self.pager, page),
                     PagerEvent::Failed { page, kind } => {
@@ -145,7 +149,7 @@ impl<C: Clients> Machine<C> {
                 self.sample();
                 return Ok(End::Done);
             }
-            if begin.elapsed() >= run_time {
+            if now.since(self.began) >= run_time {
                 self.parts.control.wind_up.store(true, Ordering::Release);
             }
             if let Some(end) = self.sample_and_watch(now) {
@@ -192,6 +196,11 @@ impl<C: Clients> Machine<C> {
         (self.parts, findings)
     }
 
+    /// Seconds since the program began.
+    fn at(&self) -> f64 {
+        self.now().since(self.began).as_secs_f64()
+    }
+
     fn now(&self) -> Instant {
         Instant::ZERO + self.parts.boot.elapsed()
     }
@@ -222,9 +231,8 @@ impl<C: Clients> Machine<C> {
     }
 
     fn sample_and_watch(&mut self, now: Instant) -> Option<End> {
-        let at = now.since(Instant::ZERO).as_secs_f64();
         let last = self.timeline.samples.last().map_or(0.0, |sample| sample.at);
-        if at - last < SAMPLE_EVERY.as_secs_f64() {
+        if self.at() - last < SAMPLE_EVERY.as_secs_f64() {
             return None;
         }
         self.sample();
@@ -260,7 +268,7 @@ impl<C: Clients> Machine<C> {
         let stats = self.pager.stats();
         let zone = memory.zone.stats();
         self.timeline.samples.push(Sample {
-            at: self.now().since(Instant::ZERO).as_secs_f64(),
+            at: self.at(),
             free: zone.free as u64,
             reserve: zone.reserve as u64,
             resident: (stats.resident + stats.writeback) as u64,
@@ -301,7 +309,6 @@ impl<C: Clients> Machine<C> {
             writes: stall.map_or(stats.in_flight, |stall| stall.writes),
             free: zone.free,
             reserve: zone.reserve,
-            reserve_in_use: zone.reserve_in_use,
             rx_posted: rings.posted,
             rx_waiting: wire.waiting_for_machine(),
             tx_refused: pool.stats().tx.failed - self.tx_failed_before,
@@ -311,6 +318,7 @@ impl<C: Clients> Machine<C> {
             fullest: held
                 .fullest
                 .map(|info| (info.protocol.name(), info.port, info.queued)),
+            rx_limit: memory.rx.limit() / SKB_SIZE,
             charged: (memory.rx.usage() + memory.tx.usage()) / SKB_SIZE,
             reserve_slabs: memory.skbs.stats().reserve_slabs,
         }

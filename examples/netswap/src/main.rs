@@ -11,6 +11,7 @@
 //!
 //! - `args`, `report`: what goes in, what comes out;
 //! - `memory`, `nic`, `page_table`, `machine`: the machine; `watchdog` says when it is stuck, and why;
+//! - `heap`: proof that the swap path takes nothing from the heap;
 //! - `program`: the threads whose memory it is, `uffd` and `explicit` the two ways to get at it;
 //! - `wire`, `gateway`, `flood`: the outside world, with an `nfs-server` or a real one at its end.
 
@@ -18,6 +19,7 @@ mod args;
 mod explicit;
 mod flood;
 mod gateway;
+mod heap;
 mod live;
 mod machine;
 mod memory;

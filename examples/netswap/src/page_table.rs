@@ -16,6 +16,7 @@ use swapspace::{
 };
 
 use crate::explicit::{Access as PageAccess, Action, Mailbox};
+use crate::heap;
 use crate::uffd::{FAULT_BATCH, Fault, PageBytes, Region};
 
 /// A page table over a region of this process's memory.
@@ -151,7 +152,7 @@ impl Clients for Faulting {
                 } else {
                     Access::Read
                 };
-                match pager.fault(page, access, now) {
+                match heap::on_swap_path(|| pager.fault(page, access, now)) {
                     // It was mapped by the time the fault was read: the access is tried again.
                     Ok(FaultOutcome::Mapped) => pager.table().region.wake(fault.page)?,
                     Ok(FaultOutcome::Pending) => {
@@ -204,7 +205,8 @@ impl Clients for Calling {
                 Action::Read(_) => Access::Read,
                 Action::Write(_) => Access::Write,
             };
-            match pager.fault(Page(access.page as u32), wanted, now) {
+            let page = Page(access.page as u32);
+            match heap::on_swap_path(|| pager.fault(page, wanted, now)) {
                 Ok(FaultOutcome::Mapped) => perform(pager, access),
                 Ok(FaultOutcome::Pending) => self.waiting.push(access),
                 Err(error) => unreachable!("there is an entry for every thread: {error}"),

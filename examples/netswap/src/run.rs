@@ -416,6 +416,7 @@ impl Plan<'_> {
                     peak: zone.reserve_peak as u64,
                 },
             ],
+            heap_allocations: crate::heap::taken(),
             charges_left: 0,
             timeline: crate::report::Timeline::default(),
         }
@@ -484,6 +485,11 @@ impl Plan<'_> {
             Some(format!(
                 "{} frames were free at the least, the budget leaves {floor}",
                 outcome.frames.min_free
+            ))
+        } else if outcome.heap_allocations > 0 {
+            Some(format!(
+                "the swap path took memory from the heap {} times",
+                outcome.heap_allocations
             ))
         } else if control.verified.load(Ordering::Relaxed) < outcome.setup.working_set {
             Some(String::from("not every page was verified"))

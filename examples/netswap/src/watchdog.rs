@@ -113,10 +113,10 @@ pub(crate) struct Scene {
     /// Requests to the server in flight: reads, writes.
     pub(crate) reads: usize,
     pub(crate) writes: usize,
+    /// Free frames.
     pub(crate) free: usize,
-    /// Free frames, and frames of the reserve: set aside, and in use.
+    /// Frames of the reserve.
     pub(crate) reserve: usize,
-    pub(crate) reserve_in_use: usize,
     /// Buffers in the receive ring, and packets that wait for one.
     pub(crate) rx_posted: usize,
     pub(crate) rx_waiting: usize,
@@ -130,6 +130,8 @@ pub(crate) struct Scene {
     /// in sockets.
     pub(crate) charged: usize,
     pub(crate) socket_emergency: usize,
+    /// Emergency packets that may be charged for receiving.
+    pub(crate) rx_limit: usize,
     /// Slabs that were carved from reserve frames.
     pub(crate) reserve_slabs: usize,
 }
@@ -211,8 +213,8 @@ impl Scene {
         }
         if self.socket_emergency > 0 {
             holder += &format!(
-                "; {} of those packets lie in the reserve, of whose {} frames {} are in use",
-                self.socket_emergency, self.reserve, self.reserve_in_use,
+                "; {} of those packets lie in the reserve, where receiving may have {}",
+                self.socket_emergency, self.rx_limit,
             );
         } else if self.reserve_slabs > self.charged {
             holder += &format!(

@@ -179,6 +179,11 @@ impl Wire {
         taken
     }
 
+    /// Frames from the machine that were not taken.
+    pub(crate) fn waiting_for_gateway(&self) -> usize {
+        self.from_machine.len()
+    }
+
     /// Readable while [`Wire::take_from_machine`] has a frame to give.
     pub(crate) fn gateway_fd(&self) -> BorrowedFd<'_> {
         self.from_machine.ready.as_fd()

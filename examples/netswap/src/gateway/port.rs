@@ -16,14 +16,22 @@ const ETHERNET_HEADER: usize = 14;
 #[derive(Debug)]
 pub(super) struct Port {
     wire: Arc<Wire>,
+    /// Frames that may still be taken.
+    admitted: usize,
     received: Vec<u8>,
     transmitted: Box<[u8]>,
 }
 
 impl Port {
+    /// Lets the frames in that wait now, and none that come later.
+    pub(super) fn admit_waiting(&mut self) {
+        self.admitted = self.wire.waiting_for_gateway();
+    }
+
     pub(super) fn new(wire: Arc<Wire>) -> Port {
         Port {
             wire,
+            admitted: 0,
             received: Vec::with_capacity(FRAME_MAX),
             transmitted: vec![0; FRAME_MAX].into_boxed_slice(),
         }
@@ -35,7 +43,7 @@ impl phy::Device for Port {
     type TxToken<'a> = TxToken<'a>;
 
     fn receive(&mut self, _now: Instant) -> Option<(RxToken<'_>, TxToken<'_>)> {
-        if !self.wire.has_room() {
+        if self.admitted == 0 || !self.wire.has_room() {
             return None;
         }
         self.received.clear();
@@ -46,6 +54,7 @@ impl phy::Device for Port {
         {
             return None;
         }
+        self.admitted -= 1;
         Some((
             RxToken(&self.received),
             TxToken {

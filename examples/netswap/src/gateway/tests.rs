@@ -208,6 +208,25 @@ fn start(to: SocketAddr) -> (Arc<Wire>, Gateway, Machine) {
     (wire, gateway, machine)
 }
 
+/// The forward is asked for and the connection started while the gateway is busy with others.
+#[test]
+fn a_port_is_open_for_whatever_is_sent_after_it_was_asked_for() {
+    let to = server(drop);
+    let (_wire, gateway, mut machine) = start(to);
+    machine.established(PORT);
+    for port in 3000..3400 {
+        gateway.forward(Forward { port, to });
+        let handle = machine.connect(port);
+        let state = machine.until(|sockets| {
+            let state = sockets.get::<Socket<'_>>(handle).state();
+            (state != State::SynSent).then_some(state)
+        });
+        assert_ne!(state, State::Closed, "port {port} was refused");
+        machine.sockets.remove(handle);
+    }
+    drop(gateway);
+}
+
 #[test]
 fn more_bytes_than_fit_into_any_buffer_go_both_ways_unharmed() {
     let (wire, gateway, mut machine) = start(server(echo));

@@ -80,6 +80,7 @@ pub(crate) fn verified() -> Outcome {
                 peak: 0,
             },
         ],
+        heap_allocations: 0,
         charges_left: 0,
         timeline: timeline(400, 400),
     }

@@ -13,6 +13,8 @@ const TEMPLATE: &str = include_str!("report.html");
 
 /// More points than this cannot be told apart on a screen.
 const POINTS: usize = 300;
+/// Rates are those of the last half second: the flood comes in bursts a tenth of a second apart.
+const RATE_SECONDS: f64 = 0.5;
 
 /// Reasons for drops that get a colour of their own; the rest is "other".
 const REASONS: usize = 6;
@@ -150,7 +152,7 @@ fn tiles(outcome: &Outcome) -> String {
             format!("{} wrong", grouped(outcome.mismatches)),
         ),
         (
-            "median page-in",
+            "median fault",
             format!("{} µs", grouped(outcome.fault_us.p50)),
             format!("99 %: {} µs", grouped(outcome.fault_us.p99)),
         ),
@@ -386,9 +388,12 @@ impl View<'_> {
     }
 
     fn rate(&self, name: &str, colour: usize, of: impl Fn(&Sample) -> u64) -> Series {
-        let rates = self.samples.windows(2).map(|pair| {
-            let seconds = (pair[1].at - pair[0].at).max(1e-6);
-            of(&pair[1]).saturating_sub(of(&pair[0])) as f64 / seconds
+        let rates = self.samples.iter().enumerate().skip(1).map(|(i, now)| {
+            let before = &self.samples[..i];
+            let first = before.partition_point(|sample| sample.at < now.at - RATE_SECONDS);
+            let then = &before[first.min(i - 1)];
+            let seconds = (now.at - then.at).max(1e-6);
+            of(now).saturating_sub(of(then)) as f64 / seconds
         });
         let mut values: Vec<f64> = rates.collect();
         // The first moment has none before it.

@@ -75,6 +75,7 @@ pub(crate) fn object(outcome: &Outcome) -> Value {
         "flood": { "pps": flood.pps, "sent": flood.sent, "refused": flood.refused },
         "wire": { "to_machine": wire.to_machine, "from_machine": wire.from_machine },
         "budget": budget,
+        "heap_allocations": outcome.heap_allocations,
         "charges_left": outcome.charges_left,
     })
 }

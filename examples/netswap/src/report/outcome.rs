@@ -23,7 +23,7 @@ pub(crate) struct Outcome {
     pub(crate) pages_in: u64,
     /// Pages written to it.
     pub(crate) pages_out: u64,
-    /// How long the faults waited that needed the server, in microseconds.
+    /// How long the faults waited that had to wait, in microseconds.
     pub(crate) fault_us: Percentiles,
     /// The machine's frames.
     pub(crate) frames: Frames,
@@ -37,6 +37,8 @@ pub(crate) struct Outcome {
     pub(crate) wire: Wire,
     /// The parts of the reserve.
     pub(crate) budget: Vec<Component>,
+    /// Times that the swap path took memory from the heap; anything but 0 is a bug.
+    pub(crate) heap_allocations: u64,
     /// Charges that were not given back by the end; anything but 0 is a bug.
     pub(crate) charges_left: u64,
     /// How it went.

@@ -121,7 +121,7 @@ fn program(outcome: &Outcome) -> Section {
         row(
             "fault, median",
             us(outcome.fault_us.p50),
-            "of those that needed the server",
+            "of those that had to wait",
         ),
         row("fault, 99 %", us(outcome.fault_us.p99), ""),
         row("fault, 99.9 %", us(outcome.fault_us.p999), ""),
@@ -172,6 +172,14 @@ fn memory(outcome: &Outcome) -> Section {
                 "emergency peak",
                 grouped(emergency.peak),
                 "buffers in use at once",
+            ),
+            row(
+                "heap allocations",
+                grouped(outcome.heap_allocations),
+                match outcome.heap_allocations {
+                    0 => "on the swap path",
+                    _ => "on the swap path: MUST BE 0",
+                },
             ),
             row(
                 "charges left",
