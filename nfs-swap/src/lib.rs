@@ -110,3 +110,8 @@ pub use error::{ProtocolError, RequestError, Stage, SwapFileError};
 pub use stats::Stats;
 pub use swapfile::{FileMode, SwapFile, SwapFileConfig};
 pub use url::{NFS_PORT, SwapUrl, UrlError};
+
+/// The examples of the workspace's README, compiled.
+#[cfg(all(doctest, feature = "std", feature = "smoltcp"))]
+#[doc = include_str!("../../README.md")]
+mod readme {}
