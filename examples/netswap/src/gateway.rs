@@ -18,11 +18,10 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use parking_lot::Mutex;
 use smoltcp::iface::{Config, Interface, SocketSet};
 use smoltcp::socket::tcp;
 use smoltcp::time::Instant as NetInstant;
@@ -31,7 +30,7 @@ use smoltcp::wire::IpCidr;
 use self::connection::Connection;
 use self::port::Port;
 use crate::wire::event::{Wait, poll};
-use crate::wire::{EventFd, GATEWAY_IP, GATEWAY_MAC, PREFIX_LEN, Wire};
+use crate::wire::{EventFd, GATEWAY_IP, GATEWAY_MAC, PREFIX_LEN, Wire, locked};
 
 /// Connections of the machine to one port, listening ones included. When the last one is taken, the
 /// one that was silent for longest is reset: its owner has most likely forgotten it.
@@ -107,7 +106,7 @@ impl Gateway {
     /// If the port is 0.
     pub(crate) fn forward(&self, forward: Forward) {
         assert_ne!(forward.port, 0, "nobody connects to port 0");
-        self.wanted.lock().push(forward);
+        locked(&self.wanted).push(forward);
     }
 
     /// Stops, with every connection reset, and says how it went.
@@ -194,7 +193,7 @@ impl Router {
         let now = Instant::now();
         // In this order: whatever was sent after its port was asked for finds it open.
         self.port.admit_waiting();
-        for forward in mem::take(&mut *self.wanted.lock()) {
+        for forward in mem::take(&mut *locked(&self.wanted)) {
             let listen = || Connection::listen(&mut self.sockets, forward, now);
             self.connections
                 .extend(iter::repeat_with(listen).take(CONNECTIONS));

@@ -13,8 +13,8 @@ use core::net::Ipv4Addr;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use parking_lot::Mutex;
 use smoltcp::wire::EthernetAddress;
 
 pub(crate) use self::event::EventFd;
@@ -190,6 +190,12 @@ impl Wire {
     }
 }
 
+/// Locks `mutex` whether or not somebody panicked while holding it. The standard library's, because
+/// waiting for it takes nothing from the heap: the machine does that on its swap path.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn count_refusal(sent: bool, refused: &AtomicU64) -> bool {
     if !sent {
         refused.fetch_add(1, Ordering::Relaxed);
@@ -240,7 +246,7 @@ impl Lane {
 
     /// Adds a frame if fewer than `limit` wait.
     fn push(&self, frame: &[u8], limit: usize) -> bool {
-        let mut ring = self.ring.lock();
+        let mut ring = locked(&self.ring);
         if ring.len >= limit {
             return false;
         }
@@ -257,7 +263,7 @@ impl Lane {
 
     /// Removes the oldest frame.
     fn pop(&self, copy: impl FnOnce(&[u8])) -> bool {
-        let mut ring = self.ring.lock();
+        let mut ring = locked(&self.ring);
         if ring.len == 0 {
             return false;
         }
@@ -275,7 +281,7 @@ impl Lane {
     }
 
     fn len(&self) -> usize {
-        self.ring.lock().len
+        locked(&self.ring).len
     }
 
     fn has_room(&self) -> bool {
@@ -283,7 +289,7 @@ impl Lane {
     }
 
     fn taken(&self) -> Traffic {
-        self.ring.lock().taken
+        locked(&self.ring).taken
     }
 }
 
@@ -313,7 +319,7 @@ impl Completions {
     }
 
     fn add_one(&self) {
-        let mut state = self.state.lock();
+        let mut state = locked(&self.state);
         state.frames += 1;
         if state.seen {
             state.seen = false;
@@ -322,7 +328,7 @@ impl Completions {
     }
 
     fn look(&self) -> u64 {
-        let mut state = self.state.lock();
+        let mut state = locked(&self.state);
         if !state.seen {
             state.seen = true;
             self.event.clear();
