@@ -14,7 +14,7 @@ use crate::CriticalSection;
 /// One holder of emergency memory.
 ///
 /// ```
-/// use mempool::{Buddy, FrameEntry, Reserve, ReserveNode, SingleTask, Watermarks, Zone};
+/// use mempool::{Buddy, FrameEntry, ReserveNode, SingleTask, Watermarks, Zone};
 ///
 /// let (mut memory, mut table) = (vec![0u8; 65 * 4096], [FrameEntry::EMPTY; 65]);
 /// let source = <Buddy>::new(&mut memory, &mut table)?;
@@ -187,6 +187,27 @@ impl<'t, R: RawMutex> ReserveNode<'t, R> {
         self.state.lock().pages
     }
 
+    /// Units charged now.
+    pub fn usage(&self) -> usize {
+        self.state.lock().usage
+    }
+
+    /// Units that may be charged.
+    pub fn limit(&self) -> usize {
+        self.state.lock().limit
+    }
+
+    /// The most units that were charged at once.
+    pub fn peak(&self) -> usize {
+        self.state.lock().peak
+    }
+
+    /// The name given when it was made.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
     fn grow(&self, frames: usize) -> Result<(), ReserveError> {
         self.grow_locked(&mut self.state.lock(), frames)
     }
@@ -278,15 +299,15 @@ impl<R: RawMutex + Send + Sync> Reserve for ReserveNode<'_, R> {
     }
 
     fn usage(&self) -> usize {
-        self.state.lock().usage
+        ReserveNode::usage(self)
     }
 
     fn limit(&self) -> usize {
-        self.state.lock().limit
+        ReserveNode::limit(self)
     }
 
     fn peak(&self) -> usize {
-        self.state.lock().peak
+        ReserveNode::peak(self)
     }
 
     fn name(&self) -> &'static str {

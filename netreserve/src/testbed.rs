@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use core::net::{Ipv4Addr, SocketAddrV4};
 
 use mempool::{
-    Buddy, Buffer, BufferCache, FRAME_SIZE, Frame, FrameEntry, Gfp, MemallocToken, Reserve,
-    ReserveNode, SingleTask, SizedCache, Watermarks, Zone,
+    Buddy, Buffer, BufferCache, FRAME_SIZE, Frame, FrameEntry, Gfp, MemallocToken, ReserveNode,
+    SingleTask, SizedCache, Watermarks, Zone,
 };
 
 use crate::{

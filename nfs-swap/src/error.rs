@@ -15,8 +15,10 @@ use crate::xdr::XdrError;
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum RequestError {
-    /// No answer within the deadline.
+    /// No answer within the deadline. A write may still be carried out, at any later time.
     TimedOut,
+    /// There was no connection within the deadline: nothing of the request was sent.
+    Unsent,
     /// The RPC layer of the server refused the call.
     Rejected(Reject),
     /// NFS refused the call.
@@ -30,6 +32,9 @@ impl fmt::Display for RequestError {
         match self {
             RequestError::TimedOut => {
                 f.write_str("no answer within the deadline; check the server and the network")
+            }
+            RequestError::Unsent => {
+                f.write_str("not sent within the deadline; check the server and the network")
             }
             RequestError::Rejected(reject) => write!(f, "{reject}"),
             RequestError::Nfs(status) => write!(f, "{status}"),
@@ -46,6 +51,7 @@ impl SpaceError for RequestError {
     fn kind(&self) -> ErrorKind {
         match self {
             RequestError::TimedOut => ErrorKind::TimedOut,
+            RequestError::Unsent => ErrorKind::Unsent,
             RequestError::Rejected(Reject::AuthError(_)) => ErrorKind::Denied,
             RequestError::Rejected(_) => ErrorKind::Io,
             RequestError::Nfs(status) => status_kind(*status),

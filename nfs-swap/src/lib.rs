@@ -41,7 +41,9 @@
 //!
 //! let url = SwapUrl::parse("nfs://10.0.2.2:2049/srv/swap/node1")?;
 //! let transport = StdTcp::resolve(url.host, Duration::from_secs(1))?;
-//! let mut swap = SwapFile::<Box<[u8]>, _, 32>::new(transport, SwapFileConfig::new(&url, 65_536)?);
+//! let mut config = SwapFileConfig::new(&url, 65_536)?;
+//! config.client.xid_seed = 0x5eed; // random, from boot to boot
+//! let mut swap = SwapFile::<Box<[u8]>, _, 32>::new(transport, config);
 //! let geometry = loop {
 //!     match swap.swap_activate(now()) {
 //!         Poll::Ready(result) => break result?,
@@ -79,8 +81,10 @@
 //!   has been given to the transport is past that: keep its send buffer small.
 //! - **Flows** (S7): over smoltcp, each connection is tagged VMIO before its SYN.
 //!
-//! What it cannot prevent: a write that timed out may still be carried out later by a server that
-//! was merely slow, as with any NFS client.
+//! What it cannot prevent: a write may be carried out later than its client believes by a server
+//! that had read it and was merely slow, as with any NFS client. If it [timed
+//! out](RequestError::TimedOut), the pager never uses its slots again. If it was sent again over a
+//! new connection and that second copy was answered, nobody knows what became of the first.
 //!
 //! # Features
 //!

@@ -125,8 +125,11 @@ pub struct Refused<F> {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The deadline passed without an answer.
+    /// The deadline passed without an answer. A write may still be carried out later: its slots
+    /// must not be used again before the space is activated anew.
     TimedOut,
+    /// The deadline passed before the request could leave: the slots hold what they held.
+    Unsent,
     /// The store has no room left.
     NoSpace,
     /// The store refuses writes.

@@ -43,6 +43,8 @@ pub struct SwapArea<'s, F, A> {
     map: SlotMap<'s>,
     geometry: Option<Geometry>,
     activations: u32,
+    /// The space has begun to activate, and is not ready.
+    activating: bool,
     rejected: Option<Misfit>,
     in_flight: usize,
     _frames: PhantomData<fn(F) -> F>,
@@ -64,6 +66,7 @@ impl<'s, F: PageFrame, A: AddressSpace<F>> SwapArea<'s, F, A> {
             map: SlotMap::new(map),
             geometry: None,
             activations: 0,
+            activating: false,
             rejected: None,
             in_flight: 0,
             _frames: PhantomData,
@@ -81,7 +84,9 @@ impl<'s, F: PageFrame, A: AddressSpace<F>> SwapArea<'s, F, A> {
         if let Some(misfit) = self.rejected {
             return self.reject(misfit, now);
         }
-        let geometry = match self.space.swap_activate(now) {
+        let geometry = self.space.swap_activate(now);
+        self.activating = geometry.is_pending();
+        let geometry = match geometry {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Err(error)) => return Poll::Ready(Err(ActivateError::Space(error))),
             Poll::Ready(Ok(geometry)) => geometry,
@@ -132,13 +137,17 @@ impl<'s, F: PageFrame, A: AddressSpace<F>> SwapArea<'s, F, A> {
         Ok(())
     }
 
-    /// Ends one activation (`swapoff`); call it again while it is pending.
+    /// Ends one activation (`swapoff`), or gives up one that is pending; call it again while it is
+    /// pending itself.
     ///
     /// # Errors
     ///
     /// [`DeactivateError`]. After `Space` the area is inactive all the same; after the others
     /// nothing has changed.
     pub fn deactivate(&mut self, now: Instant) -> Poll<Result<(), DeactivateError<A::Error>>> {
+        if self.activations == 0 && self.activating {
+            return self.give_up(now);
+        }
         if self.activations == 0 {
             return Poll::Ready(Err(DeactivateError::Inactive));
         }
@@ -155,6 +164,13 @@ impl<'s, F: PageFrame, A: AddressSpace<F>> SwapArea<'s, F, A> {
             self.geometry = None;
         }
         Poll::Ready(result.map_err(DeactivateError::Space))
+    }
+
+    /// Ends an activation that has only begun.
+    fn give_up(&mut self, now: Instant) -> Poll<Result<(), DeactivateError<A::Error>>> {
+        let result = self.space.swap_deactivate(now);
+        self.activating = result.is_pending();
+        result.map_err(DeactivateError::Space)
     }
 
     /// The shape of the space while it is active.

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant as Clock;
 
-use mempool::{Frame, Reserve};
+use mempool::Frame;
 use netreserve::{DropReason, FlowTable, Ingress, Reserved, SkbPool, SocketTable};
 use nfs_swap::transport::smoltcp::SmoltcpTcp;
 use nfs_swap::{SwapFile, SwapFileError};
@@ -20,6 +20,7 @@ use swapspace::{
 };
 
 use crate::heap;
+use crate::interrupt::Interrupt;
 use crate::live::Live;
 use crate::memory::{Memory, SKB_SIZE};
 use crate::nic::{Rings, VirtualNic};
@@ -52,6 +53,7 @@ pub(crate) struct Parts {
     pub(crate) ingress: &'static Ingress<'static>,
     pub(crate) sockets: &'static SocketTable<'static>,
     pub(crate) control: Arc<Control>,
+    pub(crate) interrupt: Interrupt,
     pub(crate) boot: Clock,
     /// How long a request, and a run without progress, may take.
     pub(crate) deadline: Duration,
@@ -78,8 +80,10 @@ pub(crate) enum End {
     Done,
     /// Nothing moves, in a circle.
     Deadlock(Deadlock),
-    /// The store failed.
-    StoreFailed(String),
+    /// The store failed, and why; it may still answer, or not.
+    StoreFailed { why: String, answers: bool },
+    /// Somebody wants to end.
+    Interrupted,
 }
 
 /// What a machine knows at the end.
@@ -113,10 +117,14 @@ impl<C: Clients> Machine<C> {
     ///
     /// # Errors
     ///
-    /// The server cannot be used, and why.
+    /// The server cannot be used, and why; or somebody wants to end. Nothing is left there.
     pub(crate) fn swap_on(&mut self) -> Result<(), MachineError> {
         loop {
             let now = self.now();
+            if self.parts.interrupt.came() {
+                self.swap_off()?;
+                return Err(MachineError::Interrupted);
+            }
             match self.pager.area_mut().activate(now) {
                 Poll::Ready(Ok(_)) => return Ok(()),
                 Poll::Ready(Err(ActivateError::Space(error))) => return Err(error.into()),
@@ -141,13 +149,19 @@ impl<C: Clients> Machine<C> {
                 match event {
                     PagerEvent::Mapped { page, .. } => self.clients.mapped(&mut self.pager, page),
                     PagerEvent::Failed { page, kind } => {
-                        return Ok(End::StoreFailed(self.store_failed(page.0, kind)));
+                        return Ok(End::StoreFailed {
+                            why: self.store_failed(page.0, kind),
+                            answers: !matches!(kind, ErrorKind::TimedOut | ErrorKind::Unsent),
+                        });
                     }
                 }
             }
             if self.parts.control.running.load(Ordering::Acquire) == 0 {
                 self.sample();
                 return Ok(End::Done);
+            }
+            if self.parts.interrupt.came() {
+                return Ok(End::Interrupted);
             }
             if now.since(self.began) >= run_time {
                 self.parts.control.wind_up.store(true, Ordering::Release);
@@ -220,6 +234,7 @@ impl<C: Clients> Machine<C> {
             Wait::readable(self.clients.fd(&self.pager)),
             Wait::readable(self.parts.wire.completion_fd()),
             Wait::readable(self.parts.control.bell.as_fd()),
+            Wait::readable(self.parts.interrupt.as_fd()),
         ];
         // Without a buffer in the ring a packet at the card is nothing to wake up for.
         if self.parts.rings.borrow().posted > 0 {
@@ -258,7 +273,10 @@ impl<C: Clients> Machine<C> {
             return Some(End::Deadlock(deadlock));
         }
         let silence = still.progress;
-        (silence >= self.parts.deadline).then(|| End::StoreFailed(self.store_silent(silence)))
+        (silence >= self.parts.deadline.max(PATIENCE)).then(|| End::StoreFailed {
+            why: self.store_silent(silence),
+            answers: false,
+        })
     }
 
     fn sample(&mut self) {
@@ -272,7 +290,7 @@ impl<C: Clients> Machine<C> {
             free: zone.free as u64,
             reserve: zone.reserve as u64,
             resident: (stats.resident + stats.writeback) as u64,
-            emergency: ((memory.rx.usage() + memory.tx.usage()) / SKB_SIZE) as u64,
+            emergency: (memory.charged() / SKB_SIZE) as u64,
             drops: ingress
                 .stats()
                 .dropped
@@ -319,14 +337,14 @@ impl<C: Clients> Machine<C> {
                 .fullest
                 .map(|info| (info.protocol.name(), info.port, info.queued)),
             rx_limit: memory.rx.limit() / SKB_SIZE,
-            charged: (memory.rx.usage() + memory.tx.usage()) / SKB_SIZE,
+            charged: memory.charged() / SKB_SIZE,
             reserve_slabs: memory.skbs.stats().reserve_slabs,
         }
     }
 
     fn store_failed(&self, page: u32, kind: ErrorKind) -> String {
         let why = match kind {
-            ErrorKind::TimedOut => format!(
+            ErrorKind::TimedOut | ErrorKind::Unsent => format!(
                 "the server did not answer within the deadline of {} s",
                 self.parts.deadline.as_secs()
             ),
@@ -370,6 +388,8 @@ pub(crate) enum MachineError {
     Server(SwapFileError),
     /// The store does not fit this machine.
     Misfit(String),
+    /// Somebody wants to end.
+    Interrupted,
     /// The system refused.
     System(io::Error),
 }
@@ -391,6 +411,7 @@ impl fmt::Display for MachineError {
         match self {
             MachineError::Server(error) => error.fmt(f),
             MachineError::Misfit(text) => f.write_str(text),
+            MachineError::Interrupted => f.write_str("interrupted before the program ran"),
             MachineError::System(error) => write!(f, "the system refused: {error}"),
         }
     }

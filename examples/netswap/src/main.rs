@@ -10,7 +10,8 @@
 //! the crates as a kernel would run them. Everything right of it is the outside world.
 //!
 //! - `args`, `report`: what goes in, what comes out;
-//! - `memory`, `nic`, `page_table`, `machine`: the machine; `watchdog` says when it is stuck, and why;
+//! - `memory`, `nic`, `page_table`, `machine`: the machine; `watchdog` says when it is stuck, and why,
+//!   `interrupt` when somebody wants to end;
 //! - `heap`: proof that the swap path takes nothing from the heap;
 //! - `program`: the threads whose memory it is, `uffd` and `explicit` the two ways to get at it;
 //! - `wire`, `gateway`, `flood`: the outside world, with an `nfs-server` or a real one at its end.
@@ -20,6 +21,7 @@ mod explicit;
 mod flood;
 mod gateway;
 mod heap;
+mod interrupt;
 mod live;
 mod machine;
 mod memory;
@@ -46,7 +48,10 @@ fn main() -> ExitCode {
         Ok(Command::Help) => print!("{}", args::HELP),
         Ok(Command::Version) => println!("netswap {}", env!("CARGO_PKG_VERSION")),
         Ok(Command::Run(args)) => return execute(&args),
-        Err(error) => return refuse(&error),
+        Err(error) => {
+            let json = std::env::args_os().any(|word| word == "--json");
+            return refuse_run(json, &error);
+        }
     }
     ExitCode::SUCCESS
 }
@@ -56,20 +61,13 @@ fn execute(args: &Args) -> ExitCode {
     if let Some(file) = &args.report
         && let Err(error) = fs::write(file, "")
     {
-        return refuse(&format_args!(
-            "--report {}: {error}; name a file that can be written",
-            file.display()
-        ));
+        let file = file.display();
+        let problem = format!("--report {file}: {error}; name a file that can be written");
+        return refuse_run(args.json, &problem);
     }
     let outcome = match run::run(args) {
         Ok(outcome) => outcome,
-        Err(error) => {
-            let status = refuse(&error);
-            if args.json {
-                println!("{}", report::refusal(&error));
-            }
-            return status;
-        }
+        Err(error) => return refuse_run(args.json, &error),
     };
     if outcome.verdict == Verdict::Error {
         refuse(&outcome.detail.as_deref().unwrap_or("the run was cut short"));
@@ -87,6 +85,14 @@ fn execute(args: &Args) -> ExitCode {
         return refuse(&format_args!("--report {}: {error}", file.display()));
     }
     ExitCode::from(outcome.verdict.exit_status())
+}
+
+/// A run that did not start.
+fn refuse_run(json: bool, error: &dyn core::fmt::Display) -> ExitCode {
+    if json {
+        println!("{}", report::refusal(error));
+    }
+    refuse(error)
 }
 
 /// One line that names the problem and the remedy.

@@ -126,6 +126,13 @@ impl Memory {
     }
 }
 
+impl Memory {
+    /// Bytes of the reserve that are in use.
+    pub(crate) fn charged(&self) -> usize {
+        self.rx.usage() + self.tx.usage()
+    }
+}
+
 /// Marks in the proportions that Linux uses: low a quarter, high half above min.
 pub(crate) fn watermarks(frames: usize) -> Watermarks {
     let min = (frames / 64).clamp(16, 256);

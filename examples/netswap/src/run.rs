@@ -1,7 +1,9 @@
 //! One run: the outside world, a machine, a program, and what came of it.
 
 use core::fmt;
+use core::hash::{BuildHasher, Hasher};
 use core::sync::atomic::Ordering;
+use std::hash::RandomState;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -24,6 +26,7 @@ use crate::args::{Args, Mechanism};
 use crate::explicit::Mailbox;
 use crate::flood::{Flood, FloodConfig, FloodStats};
 use crate::gateway::Gateway;
+use crate::interrupt::Interrupt;
 use crate::machine::{End, Findings, Machine, MachineError, Parts, REQUESTS, Swap};
 use crate::memory::{Memory, RX_RING, SKB_SIZE, TX_RING, TooSmall, forever};
 use crate::nic::VirtualNic;
@@ -51,6 +54,7 @@ const FAULTS: usize = 256;
 ///
 /// [`RunError`] if it could not start. What happens later is told by the outcome.
 pub(crate) fn run(args: &Args) -> Result<Outcome, RunError> {
+    let interrupt = Interrupt::catch()?;
     let mut memory = Memory::boot(args)?;
     let store = match &args.server {
         Some(url) => Store::at(url)?,
@@ -74,7 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, RunError> {
             gateway: None,
             server: GATEWAY_IP,
             local_ports: 49152..=65535,
-            seed: args.seed,
+            seed: random(),
         },
         network.flows,
         core::mem::take(&mut memory.stream[0]),
@@ -94,6 +98,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, RunError> {
         ingress: network.ingress,
         sockets: network.sockets,
         control,
+        interrupt,
         boot,
         deadline: args.deadline,
     };
@@ -142,6 +147,12 @@ fn open_uffd() -> Option<Uffd> {
         .ok()
 }
 
+/// Different from run to run: what `--seed` decides is what the program does, and not what the
+/// server might take for a repetition of an earlier run.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
 fn swap_config(args: &Args, store: &Store, pages: usize) -> SwapFileConfig {
     let url = SwapUrl::parse(&store.url).expect("the store has checked its URL");
     // A page that is written again has two slots for a moment.
@@ -149,6 +160,7 @@ fn swap_config(args: &Args, store: &Store, pages: usize) -> SwapFileConfig {
     let mut config =
         SwapFileConfig::new(&url, slots as u32).expect("a parsed URL fits into a configuration");
     config.remove_on_deactivate = true;
+    config.client.xid_seed = random() as u32;
     config.client.deadline = url.deadline.unwrap_or(args.deadline);
     config.activation_timeout = args.deadline;
     config
@@ -264,6 +276,7 @@ impl Plan<'_> {
     ) -> Result<Outcome, RunError> {
         machine.swap_on().map_err(|error| match error {
             MachineError::System(error) => RunError::System(error),
+            MachineError::Interrupted => RunError::Machine(error),
             error => RunError::Server {
                 url: self.store.url.clone(),
                 error,
@@ -276,33 +289,56 @@ impl Plan<'_> {
         let end = machine.serve(self.args.run_time)?;
         let seconds = begin.elapsed().as_secs_f64();
         let flood = flood.stop();
-        let (verdict, detail, deadlock) = match end {
+        if !matches!(end, End::Done) {
+            // The tasks wait in their faults until the process ends.
+            machine.parts.control.abort.store(true, Ordering::Release);
+        }
+        let mut outcome = self.outcome(paging, seconds, &machine, &flood);
+        match end {
             End::Done => {
                 for task in tasks {
                     task.join().map_err(|_| RunError::TaskPanicked)?;
                 }
-                match machine.swap_off() {
-                    Ok(()) => (Verdict::Verified, None, None),
-                    Err(error) => (Verdict::Error, Some(error.to_string()), None),
+                if let Err(error) = machine.swap_off() {
+                    outcome.cut_short(error.to_string());
                 }
             }
-            // The tasks wait in their faults until the process ends.
             End::Deadlock(deadlock) => {
-                machine.parts.control.abort.store(true, Ordering::Release);
-                (Verdict::NoProgress, None, Some(deadlock))
+                outcome.verdict = Verdict::NoProgress;
+                outcome.deadlock = Some(deadlock);
+                outcome.charges_left = machine.parts.memory.charged() as u64;
+                // The end of the experiment: the circle is broken, so that the file can be removed.
+                self.close_sockets();
+                let left = machine.swap_off().is_err();
+                outcome.detail =
+                    left.then(|| String::from("the swap file may be left on the server"));
             }
-            End::StoreFailed(why) => {
-                machine.parts.control.abort.store(true, Ordering::Release);
-                (Verdict::Error, Some(why), None)
+            // Without an answer there is no way to put the file away.
+            End::StoreFailed { why, answers } => {
+                let left = !answers || machine.swap_off().is_err();
+                outcome.cut_short(self.with_leftover(why, left));
             }
-        };
-        let mut outcome = self.outcome(paging, seconds, &machine, &flood);
-        outcome.deadlock = deadlock;
-        outcome.detail = detail;
-        outcome.verdict = verdict;
+            End::Interrupted => {
+                let left = machine.swap_off().is_err();
+                outcome.cut_short(self.with_leftover(String::from("interrupted"), left));
+            }
+        }
         let (parts, findings) = machine.power_off();
         self.settle(&mut outcome, parts, findings);
         Ok(outcome)
+    }
+
+    fn with_leftover(&self, why: String, left: bool) -> String {
+        match left && self.args.server.is_some() {
+            true => format!("{why}; the swap file may be left on the server"),
+            false => why,
+        }
+    }
+
+    fn close_sockets(&self) {
+        for &socket in &self.network.owned {
+            self.network.sockets.close(socket);
+        }
     }
 
     fn start_flood<C: Clients>(&self, machine: &Machine<C>) -> io::Result<Flood> {
@@ -444,23 +480,18 @@ impl Plan<'_> {
         });
 
         let Parts {
-            memory,
-            sockets,
-            control,
-            ..
+            memory, control, ..
         } = parts;
         if outcome.mismatches > 0 {
             outcome.verdict = Verdict::DataWrong;
         }
-        // The rings went with the machine. After a deadlock the sockets keep what they hold: that is
-        // what the verdict is about.
-        if outcome.verdict != Verdict::NoProgress {
-            for &socket in &self.network.owned {
-                sockets.close(socket);
-            }
-        }
+        // The rings went with the machine.
+        self.close_sockets();
         memory.skbs.shrink();
-        outcome.charges_left = (memory.rx.usage() + memory.tx.usage()) as u64;
+        // Those of a deadlock were counted when it was found.
+        if outcome.verdict != Verdict::NoProgress {
+            outcome.charges_left = memory.charged() as u64;
+        }
         if outcome.verdict != Verdict::Verified {
             return;
         }

@@ -188,6 +188,40 @@ fn a_server_that_never_comes_back_is_an_error_and_no_hang() {
     assert_refused(&output, &["deadline"]);
 }
 
+#[test]
+fn an_interrupted_run_puts_its_file_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(Config::new(directory.path())).unwrap();
+    let (child, progress) = start_swapping(&server, "60");
+    let pid = child.id().to_string();
+    let killed = Command::new("kill").args(["-INT", &pid]).status().unwrap();
+    assert!(killed.success());
+    assert_refused(&finish(child, progress), &["interrupted"]);
+    assert_eq!(listing(directory.path()), []);
+}
+
+#[test]
+fn a_deadlock_is_explained_and_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(Config::new(directory.path())).unwrap();
+    for (mechanism, holder) in [
+        ("reserve", "reserve"),
+        ("vmio-filter", "socket"),
+        ("slab-admission", "slab"),
+    ] {
+        let url = url(&server, "export/swap");
+        let output = netswap(&["--without", mechanism, "--json", "--server", &url])
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+        let report = report(&output);
+        assert_eq!(report["verdict"], "no-progress");
+        let held_by = report["deadlock"]["holder"].as_str().unwrap();
+        assert!(held_by.contains(holder), "{held_by}");
+        assert_eq!(listing(directory.path()), [], "without {mechanism}");
+    }
+}
+
 /// A server that does `answer` with each connection.
 fn misbehaving(answer: impl Fn(TcpStream) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,8 +1,6 @@
 use alloc::vec::Vec;
 use core::net::SocketAddrV4;
 
-use mempool::Reserve;
-
 use super::*;
 use crate::Protocol;
 use crate::testbed::{

@@ -1,6 +1,6 @@
 use alloc::vec::Vec;
 
-use mempool::{Buffer, Reserve};
+use mempool::Buffer;
 
 use super::*;
 use crate::testbed::{Hog, RX_RING, SKB, SWAP, TX_RING, leak, machine};

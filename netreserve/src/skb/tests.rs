@@ -1,4 +1,4 @@
-use mempool::{FRAME_SIZE, Gfp, Reserve};
+use mempool::{FRAME_SIZE, Gfp};
 
 use super::*;
 use crate::testbed::{SKB, SWAP, machine};

@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 use ::smoltcp::iface::{Config, Interface, SocketSet};
 use ::smoltcp::phy::{ChecksumCapabilities, Loopback, RxToken as _, TxToken as _};
 use ::smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Cidr};
-use mempool::Reserve;
 
 use super::*;
 use crate::testbed::{

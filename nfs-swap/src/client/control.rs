@@ -11,8 +11,9 @@ use crate::error::ProtocolError;
 use crate::rpc::{CallHeader, Procedure, Reject, ReplyHeader, record_mark};
 use crate::xdr::{Reader, Writer, XdrError};
 
-/// Bytes of the longest call, record mark included, and of the longest reply.
-pub(super) const CONTROL_MAX: usize = 512;
+/// Bytes of the longest call, record mark included, and of the longest reply: that of LOOKUP, with
+/// a verifier of 400 bytes, which RFC 5531 allows, and the longest handle.
+pub(super) const CONTROL_MAX: usize = 704;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -73,6 +74,10 @@ impl Control {
         }
     }
 
+    pub(super) const fn is_answered(&self) -> bool {
+        matches!(self.phase, Phase::Answered)
+    }
+
     pub(super) fn awaits(&self, xid: u32) -> bool {
         self.xid == xid && self.sent_at().is_some()
     }
@@ -109,7 +114,8 @@ impl fmt::Display for CallError {
 impl core::error::Error for CallError {}
 
 impl<F: PageFrame, const N: usize> Client<F, N> {
-    /// Starts a call beside the requests, in place of any earlier one. It is sent before them.
+    /// Starts a call beside the requests, in place of any earlier one. It is sent before them. If
+    /// the earlier one is half sent, the connection [must be reset](Self::needs_reset).
     ///
     /// # Errors
     ///
@@ -117,6 +123,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
     pub fn start_call<P: Procedure>(&mut self, call: &P) -> Result<(), XdrError> {
         let xid = self.requests.outside_xid();
         let control = &mut self.control;
+        self.broken |= control.phase == Phase::Sending;
         control.phase = Phase::Idle;
         let room = control.buf.capacity();
         control.buf.clear();
@@ -141,6 +148,12 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
     #[must_use]
     pub fn is_calling(&self) -> bool {
         self.control.phase != Phase::Idle
+    }
+
+    /// Whether the call that was started last was sent more than once, so that its answer may be
+    /// that to the second of two that were carried out.
+    pub(crate) const fn call_was_repeated(&self) -> bool {
+        self.control.resend
     }
 
     /// The result of the call that was started, which must be a `P`. Poll again after every

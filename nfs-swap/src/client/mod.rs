@@ -41,7 +41,9 @@ pub struct ClientConfig {
     /// What to ask of a WRITE: [`StableHow::FileSync`] by default. Anything less that the server
     /// delivers is followed by a COMMIT before the request completes.
     pub stable: StableHow,
-    /// Where transaction ids start; should differ from boot to boot.
+    /// Where transaction ids start: random bits, different from boot to boot. A server may take a
+    /// new call for one that it has answered already if both come from the same port with the same
+    /// id. 1 by default, for want of a source of randomness.
     pub xid_seed: u32,
 }
 
@@ -76,9 +78,9 @@ struct File {
 /// every call in flight is sent again under its old xid. A request completes when it is answered
 /// or when its deadline has passed, never twice, and always with its frames.
 ///
-/// A write that timed out may still be carried out by the server later, as in every NFS client:
-/// do not put other data into the same slot while the server may be merely slow. Activate the
-/// swap file afresh, or take another slot.
+/// A write that [timed out](RequestError::TimedOut) may still be carried out by the server later,
+/// as with every NFS client: put nothing else into its slots, as long as that server runs. One
+/// that ends [`Unsent`](RequestError::Unsent) leaves no such doubt.
 ///
 /// ```
 /// use nfs_swap::nfs3::Fh;
@@ -102,6 +104,8 @@ struct File {
 pub struct Client<F, const N: usize> {
     config: ClientConfig,
     file: Option<File>,
+    /// Whether requests are admitted.
+    open: bool,
     requests: SlotTable<Request<F>, N>,
     control: Control,
     outgoing: Outgoing,
@@ -126,6 +130,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             requests: SlotTable::new(config.xid_seed),
             patience: config.rpc_timeout,
             file: None,
+            open: false,
             control: Control::new(),
             outgoing: Outgoing::new(),
             incoming: Incoming::new(0),
@@ -164,11 +169,12 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             .saturating_mul(geometry.max_frames.into());
         self.incoming = Incoming::new(payload);
         self.file = Some(File { handle, geometry });
+        self.open = true;
     }
 
     /// Refuses requests from now on; those in flight go on.
     pub fn close(&mut self) {
-        self.file = None;
+        self.open = false;
     }
 
     /// Admits a request, or gives it back. Nothing else is needed for it to finish (S1). O(N).
@@ -195,7 +201,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
     /// request slot is taken or no file is open. Its end shows in [`poll_zeros`](Self::poll_zeros).
     #[must_use = "false means that nothing will be written"]
     pub fn submit_zeros(&mut self, offset: u64, len: u32, now: Instant) -> bool {
-        self.file.is_some() && self.admit(Body::Zeros, offset, len, now).is_ok()
+        self.open && self.admit(Body::Zeros, offset, len, now).is_ok()
     }
 
     fn admit(
@@ -223,7 +229,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
 
     /// The bytes of the file that a request is about, if it is well formed.
     fn check(&self, io: &SwapIo<F>) -> Result<(u64, u32), SubmitError> {
-        let Some(File { geometry, .. }) = &self.file else {
+        let Some(File { geometry, .. }) = self.file.as_ref().filter(|_| self.open) else {
             return Err(SubmitError::Inactive);
         };
         let page_size = geometry.page_size;
@@ -240,6 +246,11 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
         }
         let offset = u64::from(io.slot.0) * u64::from(page_size);
         Ok((offset, frames * page_size))
+    }
+
+    /// Whether something is finished and waits to be fetched: a request, or the call.
+    pub(crate) fn has_news(&self) -> bool {
+        self.finished > 0 || self.control.is_answered()
     }
 
     /// A finished request, in no particular order. Call it until `None` after every
@@ -302,6 +313,11 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             let overdue = |request: &Request<F>| !request.is_done() && request.deadline <= now;
             if self.requests.get(index).is_some_and(overdue) {
                 self.expire(index);
+            } else if let Some(request) = self.requests.get_mut(index)
+                && request.is_ready(now)
+            {
+                // The pause that the server asked for is over.
+                request.phase = Phase::Queued(None);
             }
         }
         if !self.broken && self.silence_ends().is_some_and(|end| end <= now) {
@@ -333,8 +349,9 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
                 continue;
             };
             if request.expired {
+                let error = request.overdue();
                 self.stats.timed_out += 1;
-                self.finish(index, Err(RequestError::TimedOut));
+                self.finish(index, Err(error));
             } else if matches!(request.phase, Phase::Sending | Phase::Sent(_)) {
                 request.phase = Phase::Queued(None);
                 request.resend = true;
@@ -363,7 +380,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             return;
         };
         // A write that was sent may sit unread in the server's socket: dropping the connection
-        // takes it back from there.
+        // takes it back from there, though not from a server that has read it.
         let reset = match request.phase {
             Phase::Sending => true,
             Phase::Sent(_) => receiving || request.call == Call::Write,
@@ -373,8 +390,9 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             request.expired = true;
             self.broken = true;
         } else {
+            let error = request.overdue();
             self.stats.timed_out += 1;
-            self.finish(index, Err(RequestError::TimedOut));
+            self.finish(index, Err(error));
         }
     }
 

@@ -47,6 +47,8 @@ pub(super) struct Request<F> {
     pub(super) done: u32,
     pub(super) call: Call,
     pub(super) phase: Phase,
+    /// Whether any byte of it was ever handed to the connection.
+    pub(super) sent: bool,
     /// Whether its present call has been on the wire before.
     pub(super) resend: bool,
     /// Whether it is to be finished as timed out as soon as the connection is reset.
@@ -74,6 +76,7 @@ impl<F: PageFrame> Request<F> {
             done: 0,
             call,
             phase: Phase::Queued(None),
+            sent: false,
             resend: false,
             expired: false,
             deadline,
@@ -100,6 +103,14 @@ impl<F: PageFrame> Request<F> {
             Phase::Queued(None) => true,
             Phase::Queued(Some(not_before)) => not_before <= now,
             _ => false,
+        }
+    }
+
+    /// How it ends when its deadline has passed: a write that was sent may still be carried out.
+    pub(super) const fn overdue(&self) -> RequestError {
+        match self.sent {
+            true => RequestError::TimedOut,
+            false => RequestError::Unsent,
         }
     }
 

@@ -530,6 +530,51 @@ fn a_server_that_asks_for_time_gets_it_until_the_deadline() {
 }
 
 #[test]
+fn a_pause_that_is_over_is_no_deadline_any_more() {
+    let mut pair = Pair::new();
+    pair.read(0, 1);
+    let first = pair.sent().remove(0);
+    let jukebox = Nfsstat3::Jukebox.code();
+    pair.receive(&status(first.xid, jukebox)).unwrap();
+    // The connection is gone when the pause ends: nothing can be sent.
+    pair.client.reset_connection(pair.now);
+    pair.pass(Duration::from_secs(1));
+    assert!(pair.client.poll_timeout() > Some(pair.now));
+}
+
+#[test]
+fn a_closed_client_carries_on_with_what_it_has() {
+    let mut pair = Pair::new();
+    let ticket = pair.write(7, 1);
+    pair.client.close();
+    assert!(!pair.client.submit_zeros(0, 4096, pair.now), "nothing new");
+    let call = pair.sent().remove(0);
+    pair.receive(&write_reply(
+        call.xid,
+        PAGE as u32,
+        StableHow::FileSync,
+        BOOT_1,
+    ))
+    .unwrap();
+    let done = pair.completed();
+    assert_eq!((done.ticket, done.result), (ticket, Ok(())));
+}
+
+#[test]
+fn a_call_that_replaces_one_half_sent_costs_the_connection() {
+    let mut pair = Pair::new();
+    let program = crate::portmap::PROGRAM;
+    let call = crate::portmap::GetPort { program };
+    pair.client.start_call(&call).unwrap();
+    assert_eq!(pair.client.poll_transmit(pair.now, &mut [0; 20]), 20);
+    pair.client.start_call(&call).unwrap();
+    assert!(pair.client.needs_reset());
+    assert_eq!(pair.client.poll_transmit(pair.now, &mut [0; 20]), 0);
+    pair.client.reset_connection(pair.now);
+    assert!(pair.client.poll_transmit(pair.now, &mut [0; 20]) > 0);
+}
+
+#[test]
 fn silence_breaks_the_connection_and_patience_doubles() {
     let mut pair = Pair::new();
     pair.read(0, 1);
@@ -596,7 +641,7 @@ fn a_request_never_sent_times_out_with_its_frames() {
     let done = pair.completed();
     assert_eq!(
         (done.ticket, done.result),
-        (ticket, Err(RequestError::TimedOut))
+        (ticket, Err(RequestError::Unsent))
     );
     assert_eq!(done.io.frames[0], page(7));
     assert!(!pair.client.needs_reset());
@@ -673,7 +718,8 @@ fn a_request_costs_little_beside_its_frames() {
         request - size_of::<SwapIo<Frame>>() <= 128,
         "{request} bytes"
     );
-    assert!(size_of::<Client<Frame, 1>>() <= 2048);
+    // Three buffers: for a request's header, for a call, and for the head of a reply.
+    assert!(size_of::<Client<Frame, 1>>() <= 2560);
 }
 
 mod properties {

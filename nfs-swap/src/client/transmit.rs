@@ -117,6 +117,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
         };
         self.stats.commits += u64::from(request.call == Call::Commit);
         request.phase = Phase::Sending;
+        request.sent = true;
         Some((Source::Request(index), request.resend))
     }
 

@@ -238,6 +238,10 @@ impl<F: PageFrame, T: Transport, const N: usize> AddressSpace<F> for SwapFile<F,
     fn next_deadline(&self) -> Option<Instant> {
         let setup = match self.state {
             State::Idle => return None,
+            // What has come is to be fetched, or acted upon, at once.
+            State::Activating | State::Deactivating if self.client.has_news() => {
+                Some(self.setup.started_at())
+            }
             State::Active { .. } => None,
             State::Activating => Some(self.setup.wakes_at(&self.config)),
             State::Deactivating if self.client.in_flight() > 0 => None,

@@ -21,6 +21,9 @@ const SWAP_FILE_MODE: u32 = 0o600;
 
 /// Bytes of zeros in one WRITE, unless the server takes less.
 const ZEROS_MAX: u32 = 256 * 1024;
+/// Such WRITEs in flight at once: enough to keep a server busy, and few enough for a slow one to
+/// answer each within its deadline.
+const ZEROS_IN_FLIGHT: usize = 4;
 
 /// What came of a try to go on.
 #[derive(Debug)]
@@ -43,6 +46,8 @@ pub(super) struct Setup {
     limits: FsinfoReply,
     /// Whether the file is there because we created it.
     created: bool,
+    /// The file was there when CREATE was repeated: it may be ours, from the first time.
+    perhaps_created: bool,
     /// Bytes of zeros submitted, and bytes known to be stable.
     zeros_submitted: u64,
     zeros_done: u64,
@@ -74,6 +79,7 @@ impl Setup {
                 file_size_max: 0,
             },
             created: false,
+            perhaps_created: false,
             zeros_submitted: 0,
             zeros_done: 0,
             failure: None,
@@ -253,6 +259,11 @@ impl Setup {
             }
             Stage::Getattr | Stage::Verify => {
                 let attributes = ready!(self.nfs_call(client, &Getattr { file }, now))?;
+                if self.perhaps_created && attributes.size == 0 {
+                    // Nobody has put anything into it since.
+                    (self.created, self.perhaps_created) = (true, false);
+                    return Poll::Ready(Ok(Some(Stage::Resize)));
+                }
                 self.check_file(attributes, config)?;
                 Stage::Access
             }
@@ -339,8 +350,11 @@ impl Setup {
                     None => Stage::Lookup,
                 }))
             }
-            // Somebody was faster: the file is theirs.
-            Err(Nfsstat3::Exist) => Poll::Ready(Ok(Stage::Lookup)),
+            // Somebody was faster, and the file is theirs; or we were, and our answer was lost.
+            Err(Nfsstat3::Exist) => {
+                self.perhaps_created = client.call_was_repeated();
+                Poll::Ready(Ok(Stage::Lookup))
+            }
             Err(status) => Poll::Ready(Err(self.refused(status))),
         }
     }
@@ -373,7 +387,7 @@ impl Setup {
         }
         let size = config.size();
         let most = self.limits.write_max.min(ZEROS_MAX.max(config.page_size));
-        while self.zeros_submitted < size {
+        while self.zeros_submitted < size && client.in_flight() < ZEROS_IN_FLIGHT {
             let left = size - self.zeros_submitted;
             let len = u32::try_from(left).unwrap_or(u32::MAX).min(most);
             if !client.submit_zeros(self.zeros_submitted, len, now) {
@@ -393,7 +407,9 @@ impl Setup {
         config: &SwapFileConfig,
         now: Instant,
     ) -> Poll<Result<(), SwapFileError>> {
-        while client.poll_zeros().is_some() {}
+        while client.poll_zeros().is_some() {
+            self.moved_at = now;
+        }
         if client.in_flight() > 0 {
             return Poll::Pending;
         }
@@ -504,7 +520,7 @@ impl Setup {
     const fn failed(&self, error: RequestError) -> SwapFileError {
         let stage = self.stage;
         match error {
-            RequestError::TimedOut => SwapFileError::TimedOut { stage },
+            RequestError::TimedOut | RequestError::Unsent => SwapFileError::TimedOut { stage },
             RequestError::Rejected(reject) => SwapFileError::Rpc { stage, reject },
             RequestError::Nfs(status) => SwapFileError::Nfs { stage, status },
             RequestError::FileEnded => SwapFileError::Request(error),

@@ -86,3 +86,52 @@ fn a_retired_slot_is_not_in_use_and_not_free() {
     assert_eq!((stats.free, stats.used, stats.retired), (1, 0, 1));
     assert_eq!(area.alloc(2).unwrap().len(), 1);
 }
+
+/// RAM that takes its time to activate.
+struct Slow<'m> {
+    ram: RamSpace<'m, Page, 2>,
+    activating: bool,
+}
+
+impl AddressSpace<Page> for Slow<'_> {
+    type Error = crate::RamError;
+
+    const BUDGET: mempool::Budget = mempool::Budget::ZERO;
+
+    fn swap_activate(&mut self, _: Instant) -> Poll<Result<Geometry, Self::Error>> {
+        self.activating = true;
+        Poll::Pending
+    }
+
+    fn submit(&mut self, io: SwapIo<Page>, now: Instant) -> Result<Ticket, Refused<Page>> {
+        self.ram.submit(io, now)
+    }
+
+    fn poll(&mut self, now: Instant) -> Option<Completion<Page, Self::Error>> {
+        self.ram.poll(now)
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.ram.next_deadline()
+    }
+
+    fn swap_deactivate(&mut self, _: Instant) -> Poll<Result<(), Self::Error>> {
+        self.activating = false;
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn s6_an_activation_that_has_only_begun_can_be_given_up() {
+    let (mut store, mut map) = (vec![0; 8 * 4096], [0; 1]);
+    let slow = Slow {
+        ram: RamSpace::new(&mut store),
+        activating: false,
+    };
+    let mut area = SwapArea::new(slow, &mut map);
+    let now = Instant::ZERO;
+    assert!(area.activate(now).is_pending() && area.space().activating);
+    assert_eq!(ready(area.deactivate(now)), Ok(()));
+    assert!(!area.space().activating);
+    assert_eq!(ready(area.deactivate(now)), Err(DeactivateError::Inactive));
+}

@@ -26,8 +26,12 @@ where
                 Err(_) => self.throttle.failed(now),
             }
         }
+        // A write without an answer may be carried out later, over whatever its slots hold then:
+        // they are retired, not given back.
+        let late = request.op == IoOp::Write && result == Err(ErrorKind::TimedOut);
         for (page, frame) in request.pages.into_iter().zip(frames) {
             self.writeback -= usize::from(request.op == IoOp::Write);
+            self.pages[page.index()].suspect |= late;
             match (self.pages[page.index()].doomed, request.op) {
                 (true, _) => self.bury(page),
                 (false, IoOp::Read) => self.page_in_done(page, frame, result, now),

@@ -74,8 +74,27 @@ where
                 let _ = victims.push(page);
             }
         }
-        let written = !victims.is_empty() && self.page_out(victims, class, now);
-        dropped > 0 || written
+        if !victims.is_empty() && self.page_out(victims, class, now) {
+            return true;
+        }
+        dropped > 0 || self.drop_one_clean()
+    }
+
+    /// Evicts a clean page wherever it is in the clock: the last resort when no dirty one can be
+    /// written, not even to a slot that a resident page gives up. O(resident pages).
+    fn drop_one_clean(&mut self) -> bool {
+        for _ in 0..self.clock.len() {
+            let Some(hand) = self.clock.first() else {
+                break;
+            };
+            self.clock.advance(self.pages);
+            let entry = &self.pages[hand as usize];
+            if !entry.dirty && !entry.held() {
+                self.drop_clean(Page(hand));
+                return true;
+            }
+        }
+        false
     }
 
     /// How many pages the next page-out may have; 0 if none may start now.
@@ -120,8 +139,8 @@ where
     }
 
     /// Writes dirty pages. Everything that the page-out needs is taken first, in this order: slots,
-    /// then the request, whose credit was checked. If either cannot be had, nothing has changed
-    /// (S1).
+    /// then the request, whose credit was checked. If either cannot be had, no page has moved (S1);
+    /// at most a resident page has given up a slot that it could spare.
     fn page_out(&mut self, mut victims: PageList, class: IoClass, now: Instant) -> bool {
         let Some(run) = self.take_slots(victims.len()) else {
             return false;

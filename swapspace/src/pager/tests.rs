@@ -315,6 +315,76 @@ fn a_slot_that_could_not_be_read_is_not_used_again() {
 }
 
 #[test]
+fn s3_the_slots_of_a_write_without_an_answer_are_not_used_again() {
+    for (kind, retired) in [
+        (ErrorKind::TimedOut, true),
+        (ErrorKind::Unsent, false),
+        (ErrorKind::Io, false),
+    ] {
+        let mut bed = Bed::<CopyTable>::new(Shape::default());
+        bed.script.borrow_mut().fail_writes = 1;
+        bed.script.borrow_mut().kind = Some(kind);
+        for page in 0..48 {
+            bed.write(page, page as u8 + 1);
+        }
+        assert!(bed.pager.stats().write_failures > 0);
+        assert_eq!(bed.pager.area().stats().retired > 0, retired, "{kind:?}");
+        for page in 0..48 {
+            assert_eq!(bed.read(page), page as u8 + 1);
+        }
+        bed.shut_down();
+    }
+}
+
+#[test]
+fn the_slot_of_a_late_write_is_retired_even_when_its_page_was_discarded_meanwhile() {
+    let mut bed = Bed::<CopyTable>::new(Shape::default());
+    bed.script.borrow_mut().held = true;
+    bed.fill();
+    let victim = bed.start_writeback();
+    bed.pager.discard(victim).unwrap();
+    let mut script = bed.script.borrow_mut();
+    (script.held, script.fail_writes) = (false, 1);
+    script.kind = Some(ErrorKind::TimedOut);
+    drop(script);
+    assert_eq!(bed.event(), None);
+    assert!(bed.pager.area().stats().retired > 0);
+    bed.shut_down();
+}
+
+/// Found by reading: the hand met a dirty page first, could not write it, and gave up for good.
+#[test]
+fn a_full_area_does_not_keep_a_clean_page_from_going() {
+    let mut bed = Bed::<CopyTable>::new(Shape {
+        slots: 4,
+        ..Shape::default()
+    });
+    let mut stuck = 0;
+    while bed.pager.fault(Page(stuck), Access::Write, bed.now) == Ok(FaultOutcome::Mapped)
+        || bed.event().is_some()
+    {
+        stuck += 1;
+    }
+    assert_eq!(bed.pager.area().stats().free, 0);
+    // One frame for the fault that waits, one for a page of zeros, which is clean.
+    for _ in 0..2 {
+        let resident = bed.some(State::Resident).unwrap();
+        bed.pager.discard(resident).unwrap();
+        let _ = bed.event();
+    }
+    assert_eq!(
+        bed.pager.fault(Page(60), Access::Read, bed.now),
+        Ok(FaultOutcome::Mapped)
+    );
+    assert_eq!(
+        bed.pager.fault(Page(61), Access::Write, bed.now),
+        Ok(FaultOutcome::Pending)
+    );
+    assert!(matches!(bed.event(), Some(PagerEvent::Mapped { page, .. }) if page == Page(61)));
+    bed.shut_down();
+}
+
+#[test]
 fn s8_a_page_in_goes_before_page_outs_and_always_finds_a_request() {
     let mut bed = Bed::<CopyTable>::new(Shape::default());
     for page in 0..64 {

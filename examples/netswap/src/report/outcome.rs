@@ -46,6 +46,12 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    /// The run ended too early, and why.
+    pub(crate) fn cut_short(&mut self, why: String) {
+        self.verdict = Verdict::Error;
+        self.detail = Some(why);
+    }
+
     /// Packets dropped, for whatever reason.
     pub(crate) fn dropped(&self) -> u64 {
         self.drops.iter().map(|&(_, count)| count).sum()

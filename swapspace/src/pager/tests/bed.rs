@@ -24,6 +24,8 @@ pub(super) struct Script {
     pub(super) fail_writes: usize,
     /// The next so many reads fail, and fill their frames with rubbish.
     pub(super) fail_reads: usize,
+    /// How they fail; as I/O errors, unless something else is said.
+    pub(super) kind: Option<ErrorKind>,
     /// The next so many requests are refused as busy.
     pub(super) refuse: usize,
     /// Completions are held back.
@@ -39,7 +41,7 @@ pub(super) struct Flaky<F> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Scripted;
+pub(super) struct Scripted(ErrorKind);
 
 impl fmt::Display for Scripted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -49,7 +51,7 @@ impl fmt::Display for Scripted {
 
 impl SpaceError for Scripted {
     fn kind(&self) -> ErrorKind {
-        ErrorKind::Io
+        self.0
     }
 }
 
@@ -65,7 +67,9 @@ impl<F: PageFrame> AddressSpace<F> for Flaky<F> {
     const BUDGET: Budget = Budget::ZERO;
 
     fn swap_activate(&mut self, now: Instant) -> Poll<Result<Geometry, Scripted>> {
-        self.ram.swap_activate(now).map_err(|_| Scripted)
+        self.ram
+            .swap_activate(now)
+            .map_err(|_| Scripted(ErrorKind::Io))
     }
 
     fn submit(&mut self, io: SwapIo<F>, now: Instant) -> Result<Ticket, Refused<F>> {
@@ -98,7 +102,10 @@ impl<F: PageFrame> AddressSpace<F> for Flaky<F> {
         Some(Completion {
             ticket: done.ticket,
             io: done.io,
-            result: if fails { Err(Scripted) } else { Ok(()) },
+            result: match fails {
+                true => Err(Scripted(script.kind.unwrap_or(ErrorKind::Io))),
+                false => Ok(()),
+            },
         })
     }
 
@@ -107,7 +114,9 @@ impl<F: PageFrame> AddressSpace<F> for Flaky<F> {
     }
 
     fn swap_deactivate(&mut self, now: Instant) -> Poll<Result<(), Scripted>> {
-        self.ram.swap_deactivate(now).map_err(|_| Scripted)
+        self.ram
+            .swap_deactivate(now)
+            .map_err(|_| Scripted(ErrorKind::Io))
     }
 }
 
