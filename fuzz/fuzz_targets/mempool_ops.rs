@@ -371,7 +371,9 @@ impl World<'_, '_, '_> {
         if self.tree.usage[node] == 0 && self.tree.charged_within(node) {
             return;
         }
-        let expected = if self.tree.usage[node] > 0 {
+        let expected = if node == 0 {
+            Err("root")
+        } else if self.tree.usage[node] > 0 {
             Err("in use")
         } else {
             self.tree.parent[node] = None;
@@ -510,6 +512,7 @@ fn take_out<T>(held: &mut Vec<T>, which: u8) -> Option<T> {
 fn name(error: ReserveError) -> &'static str {
     match error {
         ReserveError::Connected => "connected",
+        ReserveError::Root => "root",
         ReserveError::Cycle => "cycle",
         ReserveError::InUse => "in use",
         ReserveError::Backing(_) => "backing",

@@ -14,6 +14,14 @@ pub const SLAB_HEADER: usize = 64;
 
 /// A worst case, in frames. Budgets add up.
 ///
+/// A reserve is a number of frames and not of runs of them: it guarantees that so many frames are
+/// free, not that they lie side by side. A budget in slabs of an order above 0 is what they hold at
+/// worst, but only slabs of order 0 can always be made.
+///
+/// # Panics
+///
+/// Every function, if the result is beyond any memory; in a `const` that is a compile error.
+///
 /// ```
 /// use mempool::Budget;
 ///
@@ -59,7 +67,7 @@ impl Budget {
     pub const fn slabs(count: usize, per_slab: usize, order: u8) -> Budget {
         assert!(per_slab > 0, "an object must fit into its slab");
         Budget {
-            frames: count.div_ceil(per_slab) << order,
+            frames: runs(count.div_ceil(per_slab), order),
         }
     }
 
@@ -67,7 +75,7 @@ impl Budget {
     #[must_use]
     pub const fn parked(cpus: usize, order: u8) -> Budget {
         Budget {
-            frames: cpus << order,
+            frames: runs(cpus, order),
         }
     }
 
@@ -76,7 +84,7 @@ impl Budget {
     #[must_use]
     pub const fn bytes(bytes: usize, classes: usize) -> Budget {
         Budget {
-            frames: (2 * bytes).div_ceil(FRAME_SIZE) + classes,
+            frames: sum(product(2, bytes).div_ceil(FRAME_SIZE), classes),
         }
     }
 
@@ -84,7 +92,7 @@ impl Budget {
     #[must_use]
     pub const fn plus(self, other: Budget) -> Budget {
         Budget {
-            frames: self.frames + other.frames,
+            frames: sum(self.frames, other.frames),
         }
     }
 
@@ -92,7 +100,7 @@ impl Budget {
     #[must_use]
     pub const fn times(self, n: usize) -> Budget {
         Budget {
-            frames: self.frames * n,
+            frames: product(self.frames, n),
         }
     }
 
@@ -128,9 +136,28 @@ impl Add for Budget {
     }
 }
 
-/// Objects of `size` bytes that fit into a slab of `1 << order` frames, beside its header.
+const BEYOND: &str = "a budget beyond any memory";
+
+const fn sum(a: usize, b: usize) -> usize {
+    a.checked_add(b).expect(BEYOND)
+}
+
+const fn product(a: usize, b: usize) -> usize {
+    a.checked_mul(b).expect(BEYOND)
+}
+
+/// Frames in `n` runs.
+const fn runs(n: usize, order: u8) -> usize {
+    product(n, 1usize.checked_shl(order as u32).expect(BEYOND))
+}
+
+/// Objects of `size` bytes that fit into a slab of `1 << order` frames, beside its header; none if
+/// `size` is 0 or there can be no such slab.
 #[must_use]
 pub const fn objects_per_slab(size: usize, order: u8) -> usize {
+    if order as u32 > FRAME_SIZE.leading_zeros() {
+        return 0;
+    }
     match ((FRAME_SIZE << order) - SLAB_HEADER).checked_div(size) {
         Some(objects) => objects,
         None => 0,
@@ -155,5 +182,20 @@ mod tests {
         assert_eq!(objects_per_slab(4096, 0), 0);
         assert_eq!(objects_per_slab(2016, 0), 2);
         assert_eq!(objects_per_slab(0, 0), 0);
+        assert_eq!(objects_per_slab(1 << 20, 255), 0);
+    }
+
+    #[test]
+    fn a_budget_beyond_any_memory_is_refused_and_does_not_wrap() {
+        let half = Budget::from_frames(usize::MAX / 2 + 1);
+        for beyond in [
+            || Budget::slabs(1 << 20, 1, 60),
+            || Budget::slabs(1, 1, 200),
+            || Budget::bytes(usize::MAX, 0),
+        ] {
+            assert!(std::panic::catch_unwind(beyond).is_err());
+        }
+        assert!(std::panic::catch_unwind(|| half + half).is_err());
+        assert!(std::panic::catch_unwind(|| half.times(2)).is_err());
     }
 }

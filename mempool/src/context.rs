@@ -2,7 +2,7 @@
 
 use core::fmt;
 use core::marker::PhantomData;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// What the allocator must know of whoever runs.
 ///
@@ -22,8 +22,8 @@ pub trait TaskContext: Sync {
 
 /// A guard: while it lives, every allocation of the running task is entitled.
 ///
-/// Scopes nest, and each restores only what it found: an inner scope that ends does not end the
-/// outer one.
+/// Scopes nest: an inner scope that ends does not end the outer one. When the outermost ends, all
+/// do, should others have been kept longer: the task is never left entitled.
 #[must_use = "the scope ends when the guard is dropped"]
 pub struct MemallocScope<'a> {
     context: &'a dyn TaskContext,
@@ -44,7 +44,9 @@ impl<'a> MemallocScope<'a> {
 
 impl Drop for MemallocScope<'_> {
     fn drop(&mut self) {
-        self.context.set_memalloc(self.outer);
+        if !self.outer {
+            self.context.set_memalloc(false);
+        }
     }
 }
 
@@ -70,7 +72,8 @@ impl fmt::Debug for MemallocScope<'_> {
 #[derive(Debug, Default)]
 pub struct SingleTask {
     memalloc: AtomicBool,
-    interrupt: AtomicBool,
+    /// How deep.
+    interrupts: AtomicUsize,
 }
 
 impl SingleTask {
@@ -79,15 +82,22 @@ impl SingleTask {
     pub const fn new() -> Self {
         SingleTask {
             memalloc: AtomicBool::new(false),
-            interrupt: AtomicBool::new(false),
+            interrupts: AtomicUsize::new(0),
         }
     }
 
     /// Marks an interrupt handler for as long as the guard lives; handlers nest.
     pub fn interrupt(&self) -> InterruptScope<'_> {
-        let outer = self.interrupt.load(Ordering::Relaxed);
-        self.interrupt.store(true, Ordering::Relaxed);
-        InterruptScope { task: self, outer }
+        self.count(1);
+        InterruptScope { task: self }
+    }
+
+    /// Load and store, not an atomic addition: some targets have none, and a handler that comes in
+    /// between leaves the count as it found it.
+    fn count(&self, by: isize) {
+        let depth = self.interrupts.load(Ordering::Relaxed);
+        self.interrupts
+            .store(depth.wrapping_add_signed(by), Ordering::Relaxed);
     }
 }
 
@@ -104,7 +114,7 @@ impl TaskContext for SingleTask {
     }
 
     fn in_interrupt(&self) -> bool {
-        self.interrupt.load(Ordering::Relaxed)
+        self.interrupts.load(Ordering::Relaxed) > 0
     }
 }
 
@@ -113,12 +123,11 @@ impl TaskContext for SingleTask {
 #[derive(Debug)]
 pub struct InterruptScope<'a> {
     task: &'a SingleTask,
-    outer: bool,
 }
 
 impl Drop for InterruptScope<'_> {
     fn drop(&mut self) {
-        self.task.interrupt.store(self.outer, Ordering::Relaxed);
+        self.task.count(-1);
     }
 }
 
@@ -159,6 +168,21 @@ mod tests {
         assert!(task.memalloc(), "the outer scope goes on");
         drop(outer);
         assert!(!task.memalloc());
+    }
+
+    #[test]
+    fn m1_scopes_that_end_out_of_order_leave_nobody_entitled() {
+        let task = SingleTask::new();
+        let (outer, inner) = (MemallocScope::enter(&task), MemallocScope::enter(&task));
+        drop(outer);
+        drop(inner);
+        assert!(!task.memalloc());
+
+        let (hard, nested) = (task.interrupt(), task.interrupt());
+        drop(hard);
+        assert!(task.in_interrupt(), "the other one still runs");
+        drop(nested);
+        assert!(!task.in_interrupt());
     }
 
     #[test]

@@ -78,8 +78,9 @@
 //! # Guarantees
 //!
 //! No heap, no recursion beyond the depth of the reserve tree, no lock held across a call to
-//! foreign code other than the [`FrameSource`]. Locks are [`lock_api::RawMutex`]es;
-//! [`CriticalSection`] is the default. Every handle gives its memory back on drop, and a failed
+//! foreign code other than the [`FrameSource`] and the [`ReserveBacking`]. Locks are
+//! [`lock_api::RawMutex`]es; [`CriticalSection`] is the default. Every handle gives its memory back
+//! on drop (the frames behind a [`ReserveNode`] are its tree's: disconnect it first), and a failed
 //! operation has changed nothing.
 #![no_std]
 #![deny(unsafe_code)]

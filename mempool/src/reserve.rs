@@ -54,14 +54,19 @@ struct State<'t, R> {
 
 /// What holds the frames of a whole tree: a [`Zone`](crate::Zone).
 pub trait ReserveBacking: Sync {
-    /// Sets `frames` more frames aside.
+    /// Sets `frames` more frames aside. Called with the nodes on the way up locked: it must not
+    /// ask them anything.
     ///
     /// # Errors
     ///
     /// So many are not free above the `min` mark; nothing has changed.
     fn grow(&self, frames: usize) -> Result<(), BackingError>;
 
-    /// Returns `frames` to ordinary use.
+    /// Returns `frames` to ordinary use; under the same locks.
+    ///
+    /// # Panics
+    ///
+    /// If so many are not set aside (M5).
     fn shrink(&self, frames: usize);
 }
 
@@ -116,6 +121,10 @@ impl<'t, R: RawMutex> ReserveNode<'t, R> {
 
     /// Puts this node, with all below it, under `parent`. O(depth).
     ///
+    /// The frames stay set aside until the node is [disconnected](Self::disconnect): do that before
+    /// it is dropped, on error paths as well. Connections of one tree are made one after another,
+    /// not from two threads at once: each looks for cycles before it makes its own.
+    ///
     /// # Errors
     ///
     /// [`ReserveError::Connected`] if it has a parent or is a root, [`ReserveError::Cycle`] if
@@ -147,8 +156,12 @@ impl<'t, R: RawMutex> ReserveNode<'t, R> {
     ///
     /// # Errors
     ///
-    /// [`ReserveError::InUse`] if something is charged to this node.
+    /// [`ReserveError::InUse`] if something is charged to this node, [`ReserveError::Root`] if it is
+    /// a root: its own frames go back with [`set_limit`](Self::set_limit).
     pub fn disconnect(&self) -> Result<(), ReserveError> {
+        if self.backing.is_some() {
+            return Err(ReserveError::Root);
+        }
         let mut state = self.state.lock();
         if state.usage > 0 {
             return Err(ReserveError::InUse);
@@ -388,6 +401,8 @@ impl<R> fmt::Debug for ReserveNode<'_, R> {
 pub enum ReserveError {
     /// The node has a parent already, or is a root.
     Connected,
+    /// The node is a root: there is nothing above it.
+    Root,
     /// The parent lies below the node.
     Cycle,
     /// More is charged than the change would leave.
@@ -400,6 +415,7 @@ impl fmt::Display for ReserveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ReserveError::Connected => f.write_str("the node is connected already"),
+            ReserveError::Root => f.write_str("the node is a root"),
             ReserveError::Cycle => f.write_str("the parent lies below the node"),
             ReserveError::InUse => f.write_str("more is charged than the change would leave"),
             ReserveError::Backing(error) => error.fmt(f),

@@ -195,7 +195,11 @@ impl<R: RawMutex + Send + Sync> BufferCache for SizedCache<'_, R> {
         if let Some(buffer) = self.take(&mut self.state.lock(), &[true]) {
             return Ok(buffer);
         }
-        self.grow(gfp)
+        self.grow(gfp).or_else(|error| {
+            // Somebody else may have made the slab for which no frame is left.
+            let mut state = self.state.lock();
+            self.take(&mut state, &[false, true]).ok_or(error)
+        })
     }
 
     fn object_size(&self) -> usize {

@@ -88,13 +88,16 @@ pub struct ZoneStats {
     pub reserve_in_use: usize,
     /// The most of those at once.
     pub reserve_peak: usize,
-    /// Ordinary requests refused at their watermark.
+    /// Ordinary requests refused: at their watermark, or because no run of that length was left.
     pub refused: u64,
-    /// Entitled requests refused: nothing was left at all.
+    /// Entitled requests refused: no run of that length was left.
     pub exhausted: u64,
 }
 
 /// Frames under watermarks, with a reserve for work that frees memory (M2, M3).
+///
+/// It must be alone over its source: what others take from there, other zones included, is not held
+/// to the marks.
 ///
 /// ```
 /// use mempool::{Buddy, FrameEntry, Gfp, ReserveBacking, SingleTask, Watermarks, Zone};
@@ -152,7 +155,7 @@ impl<'m, R: RawMutex> Zone<'m, R> {
         if marks.high >= source.total() {
             return Err(ZoneError::TooSmall {
                 frames: source.total(),
-                needed: marks.high + 1,
+                needed: marks.high.saturating_add(1),
             });
         }
         let state = State {
@@ -172,7 +175,8 @@ impl<'m, R: RawMutex> Zone<'m, R> {
         })
     }
 
-    /// The right to dip into the reserve: once, to whoever asks first.
+    /// The right to dip into the reserve: once, to whoever asks first. As in Linux it entitles
+    /// code, not a place: it is good for every zone of the system.
     pub fn claim_memalloc(&self) -> Option<MemallocToken> {
         let taken = core::mem::replace(&mut self.state.lock().claimed, true);
         (!taken).then(MemallocToken::new)
@@ -207,8 +211,9 @@ impl<R: RawMutex + Send + Sync> Zone<'_, R> {
     ///
     /// # Errors
     ///
-    /// [`AllocError::Exhausted`] if that would cross the caller's watermark (or, for the entitled,
-    /// if nothing is left), [`AllocError::BadOrder`] if no such run can ever exist.
+    /// [`AllocError::Exhausted`] if that would cross the caller's watermark or if no such run is
+    /// left, [`AllocError::BadOrder`] if none can ever exist. The marks count frames: above order 0
+    /// free frames that are not consecutive do not help, whoever asks.
     pub fn alloc(&self, order: u8, gfp: Gfp) -> Result<Frame<'_>, AllocError> {
         if order > self.source.max_order() {
             return Err(AllocError::BadOrder);
@@ -233,7 +238,7 @@ impl<R: RawMutex + Send + Sync> Zone<'_, R> {
             } += 1;
             return Err(AllocError::Exhausted);
         };
-        state.min_free = state.min_free.min(free - needed);
+        state.min_free = state.min_free.min(free.saturating_sub(needed));
         if from_reserve {
             state.reserve_in_use += needed;
             state.reserve_peak = state.reserve_peak.max(state.reserve_in_use);
@@ -301,11 +306,11 @@ impl<R: RawMutex + Send + Sync> ReserveBacking for Zone<'_, R> {
 
     fn shrink(&self, frames: usize) {
         let mut state = self.state.lock();
-        debug_assert!(
+        assert!(
             frames <= state.reserve,
-            "more was given back than was taken"
+            "more was given back to the zone than was set aside"
         );
-        state.reserve = state.reserve.saturating_sub(frames);
+        state.reserve -= frames;
     }
 }
 

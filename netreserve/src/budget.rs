@@ -8,6 +8,9 @@
 //! A transmit skb is in the ring, or being filled or waiting for room in the ring, or the spare
 //! that is held before a received frame is handed up (N5): `n + 2` again.
 //!
+//! That holds for one caller that fills the rings. The slabs are the cache's: several caches, or
+//! slabs of an order above 0, are not covered (see [`Budget`]).
+//!
 //! Each is charged with its truesize, the object size of the cache. The frames behind them are
 //! those of full slabs: the cache uses up partial reserve slabs before it makes another.
 
@@ -26,16 +29,26 @@ pub const fn tx_skbs(ring: usize) -> usize {
     ring + 2
 }
 
+const BEYOND: &str = "rings beyond any memory";
+
 /// Limit of the receive node in bytes, for skbs of `size` bytes.
+///
+/// # Panics
+///
+/// If that is beyond any memory; in a `const` that is a compile error.
 #[must_use]
 pub const fn rx_limit(ring: usize, size: usize) -> usize {
-    rx_skbs(ring) * size
+    rx_skbs(ring).checked_mul(size).expect(BEYOND)
 }
 
 /// Limit of the transmit node in bytes, for skbs of `size` bytes.
+///
+/// # Panics
+///
+/// If that is beyond any memory; in a `const` that is a compile error.
 #[must_use]
 pub const fn tx_limit(ring: usize, size: usize) -> usize {
-    tx_skbs(ring) * size
+    tx_skbs(ring).checked_mul(size).expect(BEYOND)
 }
 
 /// Frames behind the receive node: skbs of `size` bytes in slabs of `1 << order` frames.

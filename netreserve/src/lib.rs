@@ -90,8 +90,9 @@
 //!
 //! No heap, no unsafe code, no clock; storage comes from the caller. No packet is freed and no
 //! foreign code is called under a lock, except the counting of memory by `mempool`. Every packet
-//! that is dropped is counted under one [`DropReason`]. IPv4 over Ethernet; everything else is
-//! [`Class::Other`] and serves nobody.
+//! that is received or to be sent and is dropped is counted under one [`DropReason`]; what a socket
+//! held when it was closed is in the answer of [`SocketTable::close`]. IPv4 over Ethernet; everything
+//! else is [`Class::Other`] and serves nobody.
 #![no_std]
 #![forbid(unsafe_code)]
 

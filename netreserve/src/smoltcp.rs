@@ -12,7 +12,7 @@ use ::smoltcp::time::Instant;
 
 pub use phy_nic::PhyNic;
 
-use crate::class::ETHERNET_HEADER;
+use crate::class::{ETHERNET_HEADER, VLAN_TAG};
 use crate::{Ingress, Nic, Skb, SkbPool, Verdict};
 
 /// Frames that one [`receive`](Device::receive) takes from the card at most.
@@ -30,14 +30,15 @@ const LADDER_WEIGHT: usize = 64;
 ///   it came out of the reserve, it is exchanged as soon as ordinary memory can be had.
 /// - `pending`, one received frame for smoltcp. It waits here, not lost, while there is no transmit
 ///   skb or no room in the transmit ring.
-/// - `backlog`, one finished frame that the card did not take. Nothing else is received or sent
+/// - `backlog`, one finished frame that the card did not take. Nothing else is sent or handed up
 ///   before it.
 ///
 /// These are the "+ 2" of the [budget](crate::budget).
 ///
 /// # Polling
 ///
-/// One call takes at most 64 frames from the card, so that a flood cannot hold the processor. When
+/// One call takes at most 64 frames that fit from the card, so that a flood cannot hold the
+/// processor. When
 /// [`more_pending`](Reserved::more_pending) is true after a poll of the interface, poll again.
 ///
 /// smoltcp's minimum retransmission time-out is a second, so that a TCP segment lost here costs
@@ -59,17 +60,19 @@ impl<'m, N: Nic<'m>> Reserved<'m, N> {
     ///
     /// # Errors
     ///
-    /// [`ReservedError::SkbTooSmall`]: a frame of the card's MTU does not fit into an skb.
+    /// [`ReservedError::SkbTooSmall`]: a frame of the card's MTU, with a priority tag, does not fit
+    /// into an skb.
     pub fn new(
         nic: N,
         pool: &'m SkbPool<'m>,
         ingress: &'m Ingress<'m>,
     ) -> Result<Self, ReservedError> {
         let max_frame = nic.mtu() + ETHERNET_HEADER;
-        if pool.max_frame() < max_frame {
+        let needed = max_frame + VLAN_TAG;
+        if pool.max_frame() < needed {
             return Err(ReservedError::SkbTooSmall {
                 skb: pool.max_frame(),
-                needed: max_frame,
+                needed,
             });
         }
         Ok(Reserved {

@@ -45,11 +45,20 @@ impl<'c, T> Object<'c, T> {
 
 impl<T> Drop for Object<'_, T> {
     fn drop(&mut self) {
+        // Also when the value's own `drop` unwinds: the buffer is given back in any case.
+        let _zeroed = Zeroed(self.start());
         // SAFETY: `new` wrote a value that nobody else refers to; it is dropped once, here.
         unsafe { self.start().drop_in_place() };
-        // SAFETY: the bytes are still ours. The padding of a `T` is uninitialised, a buffer's bytes
-        // must not be.
-        unsafe { self.start().write_bytes(0, 1) };
+    }
+}
+
+/// Zeroes a value that is gone. The padding of a `T` is uninitialised, a buffer's bytes must not be.
+struct Zeroed<T>(NonNull<T>);
+
+impl<T> Drop for Zeroed<T> {
+    fn drop(&mut self) {
+        // SAFETY: made and dropped in `Object::drop`, where the bytes are the object's own.
+        unsafe { self.0.write_bytes(0, 1) };
     }
 }
 

@@ -165,3 +165,16 @@ fn a_tree_stays_a_tree() {
     a.connect(&root).unwrap();
     assert_eq!(b.connect(&root), Err(ReserveError::Connected));
 }
+
+#[test]
+fn a_root_is_not_disconnected_and_a_zone_is_not_given_back_more_than_it_set_aside() {
+    let m = machine(64);
+    let root = Node::root("total", &m.zone);
+    root.set_limit(1, 4).unwrap();
+    assert_eq!(root.disconnect(), Err(ReserveError::Root));
+    assert_eq!(m.zone.stats().reserve, 4);
+    let more = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| m.zone.shrink(5)));
+    assert!(more.is_err() && m.zone.stats().reserve == 4);
+    root.set_limit(0, 0).unwrap();
+    assert_eq!(m.zone.stats().reserve, 0);
+}

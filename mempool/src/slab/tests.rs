@@ -190,3 +190,39 @@ proptest! {
         prop_assert_eq!(m.zone.stats().reserve_in_use, 0);
     }
 }
+
+#[test]
+fn a_value_whose_drop_unwinds_still_gives_its_object_back() {
+    struct Bomb(u8, u32);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("as it says: {} {}", self.0, self.1);
+        }
+    }
+    let m = machine(16);
+    let bombs: Cache<'_, Bomb> = Cache::new("bombs", &m.zone, 0).unwrap();
+    let bomb = bombs.alloc(Gfp::KERNEL, Bomb(1, 2)).ok().unwrap();
+    let dropped = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| drop(bomb)));
+    assert!(dropped.is_err());
+    assert_eq!(bombs.stats().in_use, 0);
+}
+
+#[test]
+fn a_forgotten_object_leaks_its_slab_and_nothing_else() {
+    let m = machine(16);
+    let before = m.zone.stats().free;
+    let cache: SizedCache<'_> = SizedCache::new("skb", &m.zone, 2016, 0).unwrap();
+    core::mem::forget(cache.alloc(Gfp::KERNEL).unwrap());
+    drop(cache);
+    assert_eq!(m.zone.stats().free, before - 1);
+}
+
+#[test]
+fn impossible_slabs_are_refused() {
+    let m = machine(16);
+    for order in [52, 63, 64, 255] {
+        let cache: Result<SizedCache<'_>, _> =
+            SizedCache::new("x", &m.zone, usize::MAX / 64, order);
+        assert!(matches!(cache, Err(CacheError::ObjectTooLarge)), "{order}");
+    }
+}

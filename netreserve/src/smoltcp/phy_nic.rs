@@ -8,6 +8,10 @@ use ::smoltcp::time::Instant;
 use crate::class::ETHERNET_HEADER;
 use crate::{ChecksumOffload, Nic, Skb, SkbPool};
 
+/// Frames that do not fit which one [`receive`](Nic::receive) looks at: a flood of them must not hold
+/// the processor either.
+const OVERSIZED_MAX: usize = 64;
+
 /// A card over a device that lends its own buffers: frames are copied between those and skbs.
 ///
 /// For devices that cannot hold owned skbs (a TAP interface, smoltcp's `Loopback`, `Tracer` or
@@ -65,7 +69,10 @@ impl<'m, D: Device> Nic<'m> for PhyNic<'m, D> {
             Some(skb) => skb,
             None => pool.alloc_rx().ok()?,
         };
-        while let Some((rx, _)) = self.device.receive(self.now) {
+        for _ in 0..OVERSIZED_MAX {
+            let Some((rx, _)) = self.device.receive(self.now) else {
+                break;
+            };
             let fits = rx.consume(|frame| match skb.put(frame.len()) {
                 Ok(data) => {
                     data.copy_from_slice(frame);
