@@ -14,12 +14,16 @@ use crate::{
 
 /// What became of a received skb.
 #[derive(Debug)]
-#[must_use = "a frame for the swap stack is lost when the verdict is dropped"]
+#[must_use = "what nobody takes out of the verdict is lost uncounted"]
 pub enum Verdict<'m> {
     /// It serves the VM: the swap stack must have it, and must free it before it asks for the next.
     Swap(Skb<'m>),
     /// It is in a socket's queue.
     Delivered(SocketId),
+    /// It serves neither the VM nor a socket here, and its memory is ordinary: a stack that shares
+    /// the card may have it. If there is none, [`drop_skb`](Ingress::drop_skb) it for the reason
+    /// given. It must not reach the swap stack: ARP of a stranger could evict the server's entry (N8).
+    Unclaimed(Skb<'m>, DropReason),
     /// It is free again.
     Dropped(DropReason),
 }
@@ -54,8 +58,7 @@ pub struct IngressStats {
 /// | cannot be read, or for another host | dropped | dropped |
 /// | VMIO, or its control plane | swap stack | swap stack |
 /// | UDP, TCP | its socket, within its limits | dropped |
-/// | foreign ARP | dropped: it could evict the server's entry (N8) | dropped |
-/// | fragment, ICMP, other protocols | dropped: nobody here takes them | dropped |
+/// | no such socket; foreign ARP, ICMP, fragment, other protocols | unclaimed | dropped |
 ///
 /// VMIO never passes through the sockets, so that their limits cannot hold it up (N7). A fragment
 /// serves nobody: only the first one of a packet has ports, and whoever let the others in would
@@ -140,18 +143,27 @@ impl<'m> Ingress<'m> {
                         self.count(|stats| stats.delivered += 1);
                         Verdict::Delivered(socket)
                     }
-                    Err((reason, skb)) => Verdict::Dropped(self.discard(skb, class, reason)),
+                    Err((DropReason::NoSocket, skb)) if !emergency => {
+                        Verdict::Unclaimed(skb, DropReason::NoSocket)
+                    }
+                    Err((reason, skb)) => Verdict::Dropped(self.drop_skb(skb, reason)),
                 };
             }
             Class::Icmp if emergency => DropReason::EmergencyIcmp,
             Class::Arp if emergency => DropReason::EmergencyArp,
             Class::Fragment { .. } if emergency => DropReason::EmergencyFragment,
             Class::Other if emergency => DropReason::EmergencyOther,
-            Class::Arp => DropReason::ForeignArp,
-            Class::Fragment { .. } => DropReason::Fragment,
-            Class::Icmp | Class::Other => DropReason::NoProtocol,
+            Class::Arp => return Verdict::Unclaimed(skb, DropReason::ForeignArp),
+            Class::Fragment { .. } => return Verdict::Unclaimed(skb, DropReason::Fragment),
+            Class::Icmp | Class::Other => return Verdict::Unclaimed(skb, DropReason::NoProtocol),
         };
-        Verdict::Dropped(self.discard(skb, class, reason))
+        Verdict::Dropped(self.drop_skb(skb, reason))
+    }
+
+    /// Frees a received skb and counts it under `reason` (`kfree_skb_reason`); returns the reason.
+    pub fn drop_skb(&self, skb: Skb<'m>, reason: DropReason) -> DropReason {
+        let class = classify(skb.data(), self.flows);
+        self.discard(skb, class, reason)
     }
 
     /// Judges a finished frame before it is sent: an emergency skb carries VMIO or its control

@@ -17,7 +17,7 @@
 //!  card ──▶ Nic ──skb──▶ Ingress ──VMIO, its ARP, its ICMP errors──▶ the swap stack, by `Reserved`
 //!                           │  ▲
 //!                           │  └─ classify: headers against the FlowTable
-//!          ordinary, for ───┼──▶ SocketTable
+//!          ordinary, for ───┼──▶ SocketTable, or unclaimed: another stack's
 //!          somebody         └──▶ dropped, counted by reason (N2)
 //! ```
 //! An [`Skb`] whose memory came out of the reserve is an *emergency* skb and carries its
@@ -68,6 +68,7 @@
 //! match ingress.receive(skb) {
 //!     Verdict::Swap(skb) => println!("{} bytes for the swap stack", skb.len()),
 //!     Verdict::Delivered(socket) => println!("wake the owner of {socket:?}"),
+//!     Verdict::Unclaimed(skb, reason) => drop(ingress.drop_skb(skb, reason)), // no other stack
 //!     Verdict::Dropped(reason) => assert_eq!(reason, DropReason::OtherHost),
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())

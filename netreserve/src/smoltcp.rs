@@ -20,8 +20,9 @@ const LADDER_WEIGHT: usize = 64;
 
 /// A smoltcp device for the swap stack, over a card, a pool and the drop ladder.
 ///
-/// Received frames go through the ladder; only what serves the VM comes up to smoltcp. Give paging
-/// an interface of its own: this one sees nobody else's traffic.
+/// Received frames go through the ladder; only what serves the VM comes up to smoltcp, and what
+/// nobody claims is dropped. Give paging an interface of its own: this one sees nobody else's
+/// traffic.
 ///
 /// # What it holds
 ///
@@ -141,9 +142,13 @@ impl<'m, N: Nic<'m>> Reserved<'m, N> {
             let Some(skb) = self.nic.receive(self.pool) else {
                 return;
             };
-            if let Verdict::Swap(skb) = self.ingress.receive(skb) {
-                self.pending = Some(skb);
-                return;
+            match self.ingress.receive(skb) {
+                Verdict::Swap(skb) => {
+                    self.pending = Some(skb);
+                    return;
+                }
+                Verdict::Unclaimed(skb, reason) => drop(self.ingress.drop_skb(skb, reason)),
+                Verdict::Delivered(_) | Verdict::Dropped(_) => {}
             }
         }
         self.more_pending = true;
