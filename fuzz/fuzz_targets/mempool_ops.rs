@@ -10,8 +10,8 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use mempool::{
     AllocError, Buddy, Buffer, BufferCache, Cache, Charge, ChargeError, FRAME_SIZE, Frame,
-    FrameAllocator, FrameEntry, Gfp, MemallocToken, Object, Reserve, ReserveError, ReserveNode,
-    SingleTask, SizedCache, TaskContext, Watermarks, Zone,
+    FrameAllocator, FrameEntry, Gfp, MemallocToken, Object, ReserveError, ReserveNode, SingleTask,
+    SizedCache, TaskContext, Watermarks, Zone,
 };
 
 const FRAMES: usize = 61;

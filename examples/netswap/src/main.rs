@@ -10,8 +10,8 @@
 //! the crates as a kernel would run them. Everything right of it is the outside world.
 //!
 //! - `args`, `report`: what goes in, what comes out;
-//! - `memory`, `nic`, `page_table`, `machine`: the machine; `watchdog` says when it is stuck, and why,
-//!   `interrupt` when somebody wants to end;
+//! - `memory`, `network`, `nic`, `page_table`, `machine`: the machine; `watchdog` says when it is
+//!   stuck, and why, `interrupt` when somebody wants to end;
 //! - `heap`: proof that the swap path takes nothing from the heap;
 //! - `program`: the threads whose memory it is, `uffd` and `explicit` the two ways to get at it;
 //! - `wire`, `gateway`, `flood`: the outside world, with an `nfs-server` or a real one at its end.
@@ -25,6 +25,7 @@ mod interrupt;
 mod live;
 mod machine;
 mod memory;
+mod network;
 mod nic;
 mod page_table;
 mod pattern;

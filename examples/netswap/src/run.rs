@@ -1,6 +1,7 @@
 //! One run: the outside world, a machine, a program, and what came of it.
 
-use core::fmt;
+mod error;
+
 use core::hash::{BuildHasher, Hasher};
 use core::sync::atomic::Ordering;
 use std::hash::RandomState;
@@ -10,9 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Instant as Clock;
 
 use mempool::{Budget, FRAME_SIZE, Frame, FrameAllocator, Reserve};
-use netreserve::{
-    FlowTable, Ingress, ProtocolMemory, QueueEntry, Reserved, SkbPool, Slot, SocketId, SocketTable,
-};
+use netreserve::Reserved;
 use nfs_swap::transport::smoltcp::{SmoltcpConfig, SmoltcpTcp};
 use nfs_swap::{SwapFileConfig, SwapUrl};
 use smoltcp::iface::SocketStorage;
@@ -22,13 +21,15 @@ use swapspace::{
     SwapArea,
 };
 
-use crate::args::{Args, Mechanism};
+pub(crate) use self::error::RunError;
+use crate::args::Args;
 use crate::explicit::Mailbox;
 use crate::flood::{Flood, FloodConfig, FloodStats};
 use crate::gateway::Gateway;
 use crate::interrupt::Interrupt;
 use crate::machine::{End, Findings, Machine, MachineError, Parts, REQUESTS, Swap};
-use crate::memory::{Memory, RX_RING, SKB_SIZE, TX_RING, TooSmall, forever};
+use crate::memory::{Memory, RX_RING, SKB_SIZE, TX_RING};
+use crate::network::Network;
 use crate::nic::VirtualNic;
 use crate::page_table::{Calling, Clients, FaultTable, Faulting, PagerOf};
 use crate::program::{Control, Task, Window};
@@ -36,16 +37,12 @@ use crate::report::{
     Component, Emergency, Flood as FloodReport, Frames, Outcome, Percentiles, Setup, Verdict,
     Wire as WireReport,
 };
-use crate::store::{Store, StoreError};
+use crate::store::Store;
 use crate::uffd::{Region, Uffd};
 use crate::via::ViaGateway;
 use crate::wire::{GATEWAY_IP, MACHINE_IP, MACHINE_MAC, PREFIX_LEN, Wire};
 
-/// Sockets of each protocol that the program owns.
-const SOCKETS: u16 = 8;
-const FIRST_UDP_PORT: u16 = 7001;
-const FIRST_TCP_PORT: u16 = 8001;
-/// Faults that can wait at once: more than there are threads.
+/// Faults that can wait at once: as many as there can be threads.
 const FAULTS: usize = 256;
 
 /// Runs the program as `args` say.
@@ -187,77 +184,6 @@ fn pager<T: PageTable>(
             .leak(),
     };
     Pager::new(zone, SwapArea::new(swap, map), table, tables)
-}
-
-/// The receive side of the machine, and the sockets of its program.
-struct Network {
-    flows: &'static FlowTable<'static>,
-    sockets: &'static SocketTable<'static>,
-    pool: &'static SkbPool<'static>,
-    ingress: &'static Ingress<'static>,
-    owned: Vec<SocketId>,
-    udp_ports: Vec<u16>,
-    tcp_ports: Vec<u16>,
-}
-
-impl Network {
-    fn new(args: &Args, memory: &Memory) -> Network {
-        let flows: &'static FlowTable<'static> = forever(FlowTable::new(
-            vec![Slot::EMPTY; 4].leak(),
-            vec![Slot::EMPTY; 2].leak(),
-        ));
-        flows.add_peer(GATEWAY_IP).expect("the table is empty");
-
-        // Generous, so that it is memory which holds up the flood and not these limits.
-        let limit = memory.socket_skbs / 2 * SKB_SIZE;
-        let entries: Vec<QueueEntry<'static>> =
-            (0..memory.socket_skbs).map(|_| QueueEntry::EMPTY).collect();
-        let sockets: &'static SocketTable<'static> = forever(SocketTable::new(
-            (0..4 * SOCKETS)
-                .map(|_| Slot::EMPTY)
-                .collect::<Vec<_>>()
-                .leak(),
-            entries.leak(),
-            ProtocolMemory::each(limit),
-        ));
-        let rcvbuf = limit / usize::from(SOCKETS);
-        let udp_ports: Vec<u16> = (FIRST_UDP_PORT..).take(SOCKETS.into()).collect();
-        let tcp_ports: Vec<u16> = (FIRST_TCP_PORT..).take(SOCKETS.into()).collect();
-        let bind = |protocol, port| {
-            sockets
-                .bind(protocol, port, rcvbuf)
-                .expect("the table has room and the port is free")
-        };
-        let udp = udp_ports
-            .iter()
-            .map(|&port| bind(netreserve::Protocol::Udp, port));
-        let tcp = tcp_ports
-            .iter()
-            .map(|&port| bind(netreserve::Protocol::Tcp, port));
-        let owned = udp.chain(tcp).collect();
-
-        let pool: &'static SkbPool<'static> = forever(SkbPool::new(
-            memory.skbs,
-            memory.rx,
-            memory.tx,
-            flows,
-            memory.token,
-        ));
-        let ingress: &'static Ingress<'static> =
-            forever(Ingress::new(flows, sockets, MACHINE_MAC.0));
-        if !args.has(Mechanism::VmioFilter) {
-            ingress.set_vmio_filter(false);
-        }
-        Network {
-            flows,
-            sockets,
-            pool,
-            ingress,
-            owned,
-            udp_ports,
-            tcp_ports,
-        }
-    }
 }
 
 /// A machine that is ready, and what to do with it.
@@ -556,64 +482,3 @@ fn component(
         peak: frames(node.peak() / SKB_SIZE),
     }
 }
-
-/// Why a run could not start.
-#[derive(Debug)]
-pub(crate) enum RunError {
-    /// The memory cannot hold its reserve.
-    TooSmall(TooSmall),
-    /// There is no server.
-    Store(StoreError),
-    /// The server cannot be used.
-    Server { url: String, error: MachineError },
-    /// The machine could not go on.
-    Machine(MachineError),
-    /// The system refused a thread, a descriptor or memory.
-    System(io::Error),
-    /// A bug in the program that was to be swapped.
-    TaskPanicked,
-}
-
-impl From<TooSmall> for RunError {
-    fn from(error: TooSmall) -> Self {
-        RunError::TooSmall(error)
-    }
-}
-
-impl From<StoreError> for RunError {
-    fn from(error: StoreError) -> Self {
-        RunError::Store(error)
-    }
-}
-
-impl From<MachineError> for RunError {
-    fn from(error: MachineError) -> Self {
-        RunError::Machine(error)
-    }
-}
-
-impl From<io::Error> for RunError {
-    fn from(error: io::Error) -> Self {
-        RunError::System(error)
-    }
-}
-
-impl fmt::Display for RunError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RunError::TooSmall(error) => error.fmt(f),
-            RunError::Store(error) => error.fmt(f),
-            RunError::Server { url, error } => write!(f, "{url}: {error}"),
-            RunError::Machine(error) => error.fmt(f),
-            RunError::System(error) => {
-                write!(
-                    f,
-                    "the system refused: {error}; give fewer --threads or less --working-set"
-                )
-            }
-            RunError::TaskPanicked => f.write_str("a task of the program panicked: a bug"),
-        }
-    }
-}
-
-impl core::error::Error for RunError {}
