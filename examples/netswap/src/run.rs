@@ -208,6 +208,7 @@ impl Plan<'_> {
                 error,
             },
         })?;
+        self.announce(paging);
         let begin = Clock::now();
         let flood = self.start_flood(&machine)?;
         let tasks = self.start_program(&machine, windows)?;
@@ -252,6 +253,27 @@ impl Plan<'_> {
         let (parts, findings) = machine.power_off();
         self.settle(&mut outcome, parts, findings);
         Ok(outcome)
+    }
+
+    /// What is about to run, in a line; a run that was refused has said why instead.
+    fn announce(&self, paging: &str) {
+        let Args {
+            ram,
+            working_set,
+            flood,
+            without,
+            ..
+        } = self.args;
+        let mib = |bytes: &usize| *bytes as f64 / f64::from(1 << 20);
+        let without: Vec<_> = without.iter().map(|m| format!(", without {m}")).collect();
+        eprintln!(
+            "{} MiB of memory for a program of {} MiB, by {paging}, swapped to {}; \
+             {flood} unrelated packets a second{}",
+            mib(ram),
+            mib(working_set),
+            self.store.name,
+            without.concat(),
+        );
     }
 
     fn with_leftover(&self, why: String, left: bool) -> String {
