@@ -400,6 +400,20 @@ fn a_server_that_fills_up_while_the_file_is_filled_keeps_nothing_of_it() {
     assert!(removed.load(Ordering::SeqCst));
 }
 
+#[test]
+fn a_name_that_exists_in_one_call_and_not_in_the_other_is_refused() {
+    let (_server, mut swap) = start(|call| match (call.program, call.procedure) {
+        (NFS, 3) => Answer::Results(vec![2, 0]),
+        (NFS, 8) => Answer::Results(vec![17, 0, 0]),
+        _ => Answer::Normal,
+    });
+    let (stage, status) = (Stage::Create, Nfsstat3::Exist);
+    assert_eq!(
+        activate(&mut swap),
+        Err(SwapFileError::Nfs { stage, status })
+    );
+}
+
 /// CREATE is carried out, its answer is lost, and the second one finds the file there.
 #[test]
 fn a_file_whose_creation_had_to_be_asked_for_twice_is_ours() {

@@ -15,6 +15,9 @@ use lexopt::prelude::*;
 /// Bytes in a frame; sizes are whole frames.
 const FRAME: usize = 4096;
 
+/// The most that a size can be: a demonstration has an end.
+const MAX_SIZE: usize = 64 << 30;
+
 const DEFAULT_RAM: usize = 16 << 20;
 const DEFAULT_WORKING_SET: usize = 64 << 20;
 const DEFAULT_FLOOD: u32 = 20_000;
@@ -240,6 +243,13 @@ pub(crate) enum ArgsError {
         /// What was given.
         value: String,
     },
+    /// More than [`MAX_SIZE`].
+    TooLarge {
+        /// The option.
+        option: &'static str,
+        /// What was given.
+        value: String,
+    },
     /// Not a number, or out of range.
     BadNumber {
         /// The option.
@@ -300,6 +310,10 @@ impl fmt::Display for ArgsError {
                     f,
                     "{option} {value} is not in whole frames; give a multiple of 4K"
                 )
+            }
+            ArgsError::TooLarge { option, value } => {
+                let max = MAX_SIZE >> 30;
+                write!(f, "{option} {value} is too large; give {max}G at most")
             }
             ArgsError::BadNumber {
                 option,
@@ -395,6 +409,7 @@ fn size(parser: &mut lexopt::Parser, option: &'static str) -> Result<usize, Args
     let value = parser.value()?.string()?;
     match parse_size(&value) {
         None => Err(ArgsError::BadSize { option, value }),
+        Some(bytes) if bytes > MAX_SIZE => Err(ArgsError::TooLarge { option, value }),
         Some(bytes) if bytes == 0 || bytes % FRAME != 0 => {
             Err(ArgsError::BrokenFrames { option, value })
         }

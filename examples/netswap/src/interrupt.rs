@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// The wish to end early, by SIGINT or SIGTERM. The first one is read here; another one ends the
+/// The wish to end early, by SIGINT, SIGTERM or SIGHUP. The first one is read here; another one ends the
 /// process as usual.
 #[derive(Debug)]
 pub(crate) struct Interrupt {
@@ -27,6 +27,7 @@ impl Interrupt {
             libc::sigemptyset(set.as_mut_ptr());
             libc::sigaddset(set.as_mut_ptr(), libc::SIGINT);
             libc::sigaddset(set.as_mut_ptr(), libc::SIGTERM);
+            libc::sigaddset(set.as_mut_ptr(), libc::SIGHUP);
             libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), ptr::null_mut());
             libc::signalfd(-1, set.as_ptr(), libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
         };

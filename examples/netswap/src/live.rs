@@ -1,5 +1,6 @@
 //! What is printed while a run goes on: a line each second.
 
+use crate::output::tell;
 use crate::report::Sample;
 
 /// Prints the difference between two samples, and the levels.
@@ -24,7 +25,7 @@ impl Live {
     }
 
     fn print_heading() {
-        eprintln!(
+        tell(format_args!(
             "{:>6}  {:>9} {:>9} {:>9}  {:>8} {:>8} {:>8}  {:>9} {:>9}",
             "time",
             "faults/s",
@@ -35,13 +36,13 @@ impl Live {
             "reserve",
             "emergency",
             "drops/s"
-        );
+        ));
     }
 
     fn print(&self, now: &Sample, seconds: f64) {
         let rate = |now: u64, last: u64| ((now - last) as f64 / seconds).round() as u64;
         let drops = |sample: &Sample| sample.drops.iter().sum::<u64>();
-        eprintln!(
+        tell(format_args!(
             "{:>5.1}s  {:>9} {:>9} {:>9}  {:>8} {:>8} {:>8}  {:>9} {:>9}",
             now.at,
             rate(now.faults, self.last.faults),
@@ -52,6 +53,6 @@ impl Live {
             now.reserve,
             now.emergency,
             rate(drops(now), drops(&self.last)),
-        );
+        ));
     }
 }

@@ -14,7 +14,7 @@ use std::time::Instant as Clock;
 use mempool::Frame;
 use netreserve::{DropReason, FlowTable, Ingress, Reserved, SkbPool, SocketTable};
 use nfs_swap::transport::smoltcp::SmoltcpTcp;
-use nfs_swap::{SwapFile, SwapFileError};
+use nfs_swap::{Stage, SwapFile, SwapFileError};
 use swapspace::{
     ActivateError, DeactivateError, ErrorKind, Instant, PagerEvent, PagerStats, StallReason,
 };
@@ -36,6 +36,8 @@ use crate::wire::event::{Wait, poll};
 pub(crate) const REQUESTS: usize = 32;
 /// How often the state of the machine is noted.
 const SAMPLE_EVERY: Duration = Duration::from_millis(50);
+/// How long a run that ended too early may take to put its swap file away.
+pub(crate) const GOODBYE: Duration = Duration::from_secs(3);
 /// How soon to look again when only memory or the transmit ring can end a wait.
 const RETRY: Duration = Duration::from_millis(1);
 
@@ -80,8 +82,8 @@ pub(crate) enum End {
     Done,
     /// Nothing moves, in a circle.
     Deadlock(Deadlock),
-    /// The store failed, and why; it may still answer, or not.
-    StoreFailed { why: String, answers: bool },
+    /// The store failed, and why.
+    StoreFailed(String),
     /// Somebody wants to end.
     Interrupted,
 }
@@ -122,7 +124,7 @@ impl<C: Clients> Machine<C> {
         loop {
             let now = self.now();
             if self.parts.interrupt.came() {
-                self.swap_off()?;
+                self.swap_off(GOODBYE)?;
                 return Err(MachineError::Interrupted);
             }
             match self.pager.area_mut().activate(now) {
@@ -149,10 +151,7 @@ impl<C: Clients> Machine<C> {
                 match event {
                     PagerEvent::Mapped { page, .. } => self.clients.mapped(&mut self.pager, page),
                     PagerEvent::Failed { page, kind } => {
-                        return Ok(End::StoreFailed {
-                            why: self.store_failed(page.0, kind),
-                            answers: !matches!(kind, ErrorKind::TimedOut | ErrorKind::Unsent),
-                        });
+                        return Ok(End::StoreFailed(self.store_failed(page.0, kind)));
                     }
                 }
             }
@@ -174,21 +173,28 @@ impl<C: Clients> Machine<C> {
     }
 
     /// Gives every frame and slot back and lets go of the swap file (`swapoff`); the file is removed
-    /// if it was created for this run.
+    /// if it was created for this run. Gives up after `limit`.
     ///
     /// # Errors
     ///
     /// The swap file could not be put away.
-    pub(crate) fn swap_off(&mut self) -> Result<(), MachineError> {
+    pub(crate) fn swap_off(&mut self, limit: Duration) -> Result<(), MachineError> {
+        let end = self.now() + limit;
         loop {
             let now = self.now();
             if self.pager.shutdown(now).is_ready() {
                 break;
             }
+            if now >= end {
+                return Err(MachineError::Left);
+            }
             self.wait(now)?;
         }
         loop {
             let now = self.now();
+            if now >= end {
+                return Err(MachineError::Left);
+            }
             match self.pager.area_mut().deactivate(now) {
                 Poll::Ready(Ok(())) => return Ok(()),
                 Poll::Ready(Err(DeactivateError::Space(error))) => return Err(error.into()),
@@ -273,10 +279,8 @@ impl<C: Clients> Machine<C> {
             return Some(End::Deadlock(deadlock));
         }
         let silence = still.progress;
-        (silence >= self.parts.deadline.max(PATIENCE)).then(|| End::StoreFailed {
-            why: self.store_silent(silence),
-            answers: false,
-        })
+        (silence >= self.parts.deadline.max(PATIENCE))
+            .then(|| End::StoreFailed(self.store_silent(silence)))
     }
 
     fn sample(&mut self) {
@@ -390,8 +394,22 @@ pub(crate) enum MachineError {
     Misfit(String),
     /// Somebody wants to end.
     Interrupted,
+    /// There was no time to put the swap file away.
+    Left,
     /// The system refused.
     System(io::Error),
+}
+
+impl MachineError {
+    /// Whether a file that was created may still be there: its creation or its removal was asked
+    /// for, and not answered.
+    pub(crate) fn may_leave_the_file(&self) -> bool {
+        let unanswered = |stage| matches!(stage, Stage::Create | Stage::Remove);
+        match self {
+            MachineError::Server(SwapFileError::TimedOut { stage }) => unanswered(*stage),
+            _ => false,
+        }
+    }
 }
 
 impl From<SwapFileError> for MachineError {
@@ -412,6 +430,9 @@ impl fmt::Display for MachineError {
             MachineError::Server(error) => error.fmt(f),
             MachineError::Misfit(text) => f.write_str(text),
             MachineError::Interrupted => f.write_str("interrupted before the program ran"),
+            MachineError::Left => f.write_str(
+                "interrupted, and the server does not answer; remove the swap file there",
+            ),
             MachineError::System(error) => write!(f, "the system refused: {error}"),
         }
     }

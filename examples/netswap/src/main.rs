@@ -27,6 +27,7 @@ mod machine;
 mod memory;
 mod network;
 mod nic;
+mod output;
 mod page_table;
 mod pattern;
 mod program;
@@ -38,66 +39,103 @@ mod via;
 mod watchdog;
 mod wire;
 
-use std::fs;
+use core::fmt::Display;
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use args::{Args, Command};
-use report::Verdict;
+use output::{print, tell};
+use report::{Outcome, Verdict};
 
 fn main() -> ExitCode {
     match args::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Help) => print!("{}", args::HELP),
-        Ok(Command::Version) => println!("netswap {}", env!("CARGO_PKG_VERSION")),
-        Ok(Command::Run(args)) => return execute(&args),
+        Ok(Command::Help) => printed(print(format_args!("{}", args::HELP)), ExitCode::SUCCESS),
+        Ok(Command::Version) => {
+            let version = env!("CARGO_PKG_VERSION");
+            printed(
+                print(format_args!("netswap {version}\n")),
+                ExitCode::SUCCESS,
+            )
+        }
+        Ok(Command::Run(args)) => execute(&args),
         Err(error) => {
             let json = std::env::args_os().any(|word| word == "--json");
-            return refuse_run(json, &error);
+            refuse_run(json, &error)
         }
     }
-    ExitCode::SUCCESS
 }
 
 fn execute(args: &Args) -> ExitCode {
-    // A report that cannot be written is known before the run, not after it.
-    if let Some(file) = &args.report
-        && let Err(error) = fs::write(file, "")
-    {
-        let file = file.display();
-        let problem = format!("--report {file}: {error}; name a file that can be written");
-        return refuse_run(args.json, &problem);
+    // A report that cannot be written is known before the run, not after it; an older one stays as
+    // it is until there is a new one.
+    let mut is_new = false;
+    if let Some(file) = &args.report {
+        is_new = !file.exists();
+        if let Err(error) = File::options().append(true).create(true).open(file) {
+            return refuse_run(args.json, &cannot_write(file, &error));
+        }
     }
-    let outcome = match run::run(args) {
+    let mut outcome = match run::run(args) {
         Ok(outcome) => outcome,
-        Err(error) => return refuse_run(args.json, &error),
+        Err(error) => {
+            if let Some(file) = args.report.as_ref().filter(|_| is_new) {
+                // It is empty; that it stays would be no harm.
+                let _ = fs::remove_file(file);
+            }
+            return refuse_run(args.json, &error);
+        }
     };
-    if outcome.verdict == Verdict::Error {
-        refuse(&outcome.detail.as_deref().unwrap_or("the run was cut short"));
-    }
-    let table = report::closing_table(&outcome);
-    if args.json {
-        eprint!("\n{table}");
-        println!("{}", report::object(&outcome));
-    } else {
-        print!("\n{table}");
-    }
     if let Some(file) = &args.report
         && let Err(error) = fs::write(file, report::page(&outcome))
     {
-        return refuse(&format_args!("--report {}: {error}", file.display()));
+        outcome.cut_short(cannot_write(file, &error));
     }
-    ExitCode::from(outcome.verdict.exit_status())
+    let status = ExitCode::from(outcome.verdict.exit_status());
+    if outcome.verdict == Verdict::Error {
+        let why = outcome.detail.as_deref();
+        refuse(&why.unwrap_or("the run was cut short"));
+    }
+    printed(tell_outcome(&outcome, args.json), status)
+}
+
+fn tell_outcome(outcome: &Outcome, json: bool) -> io::Result<()> {
+    let table = report::closing_table(outcome);
+    if json {
+        tell(format_args!("\n{}", table.trim_end()));
+        print(format_args!("{}\n", report::object(outcome)))
+    } else {
+        print(format_args!("\n{table}"))
+    }
+}
+
+fn cannot_write(file: &Path, error: &io::Error) -> String {
+    let file = file.display();
+    format!("--report {file}: {error}; name a file that can be written")
+}
+
+/// The status of a program whose output was printed, or not.
+fn printed(result: io::Result<()>, status: ExitCode) -> ExitCode {
+    match result {
+        Ok(()) => status,
+        Err(error) => refuse(&format_args!(
+            "cannot write to standard output: {error}; lead it elsewhere"
+        )),
+    }
 }
 
 /// A run that did not start.
-fn refuse_run(json: bool, error: &dyn core::fmt::Display) -> ExitCode {
-    if json {
-        println!("{}", report::refusal(error));
+fn refuse_run(json: bool, error: &dyn Display) -> ExitCode {
+    let status = refuse(error);
+    match json {
+        true => printed(print(format_args!("{}\n", report::refusal(error))), status),
+        false => status,
     }
-    refuse(error)
 }
 
 /// One line that names the problem and the remedy.
-fn refuse(error: &dyn core::fmt::Display) -> ExitCode {
-    eprintln!("netswap: {error}");
+fn refuse(error: &dyn Display) -> ExitCode {
+    tell(format_args!("netswap: {error}"));
     ExitCode::from(Verdict::Error.exit_status())
 }

@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use netreserve::{SocketId, SocketTable};
 
 use crate::explicit::Client;
+use crate::output::tell;
 use crate::pattern::{self, Mismatch};
 use crate::uffd::Share;
 use crate::wire::EventFd;
@@ -193,7 +194,7 @@ impl Running {
         match found {
             Ok(()) => control.verified.fetch_add(1, Ordering::Relaxed),
             Err(mismatch) => {
-                eprintln!("netswap: {mismatch}");
+                tell(format_args!("netswap: {mismatch}"));
                 control.mismatches.fetch_add(1, Ordering::Relaxed)
             }
         };

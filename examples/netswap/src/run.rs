@@ -27,10 +27,11 @@ use crate::explicit::Mailbox;
 use crate::flood::{Flood, FloodConfig, FloodStats};
 use crate::gateway::Gateway;
 use crate::interrupt::Interrupt;
-use crate::machine::{End, Findings, Machine, MachineError, Parts, REQUESTS, Swap};
+use crate::machine::{End, Findings, GOODBYE, Machine, MachineError, Parts, REQUESTS, Swap};
 use crate::memory::{Memory, RX_RING, SKB_SIZE, TX_RING};
 use crate::network::Network;
 use crate::nic::VirtualNic;
+use crate::output::tell;
 use crate::page_table::{Calling, Clients, FaultTable, Faulting, PagerOf};
 use crate::program::{Control, Task, Window};
 use crate::report::{
@@ -52,6 +53,7 @@ const FAULTS: usize = 256;
 /// [`RunError`] if it could not start. What happens later is told by the outcome.
 pub(crate) fn run(args: &Args) -> Result<Outcome, RunError> {
     let interrupt = Interrupt::catch()?;
+    afford(args.ram)?;
     let mut memory = Memory::boot(args)?;
     let store = match &args.server {
         Some(url) => Store::at(url)?,
@@ -133,13 +135,21 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, RunError> {
     }
 }
 
+/// Whether the system has so many bytes; to find out later would be the end of the process.
+fn afford(ram: usize) -> Result<(), RunError> {
+    let mut memory = Vec::<u8>::new();
+    memory
+        .try_reserve_exact(ram + FRAME_SIZE)
+        .map_err(|_| RunError::NoMemory { ram })
+}
+
 /// Says so when the system refuses.
 fn open_uffd() -> Option<Uffd> {
     Uffd::open()
         .inspect_err(|error| {
-            eprintln!(
+            tell(format_args!(
                 "The system refuses userfaultfd ({error}): paging by explicit calls instead."
-            );
+            ));
         })
         .ok()
 }
@@ -226,7 +236,7 @@ impl Plan<'_> {
                 for task in tasks {
                     task.join().map_err(|_| RunError::TaskPanicked)?;
                 }
-                if let Err(error) = machine.swap_off() {
+                if let Err(error) = machine.swap_off(self.args.deadline * 2) {
                     outcome.cut_short(error.to_string());
                 }
             }
@@ -236,17 +246,16 @@ impl Plan<'_> {
                 outcome.charges_left = machine.parts.memory.charged() as u64;
                 // The end of the experiment: the circle is broken, so that the file can be removed.
                 self.close_sockets();
-                let left = machine.swap_off().is_err();
+                let left = machine.swap_off(GOODBYE).is_err();
                 outcome.detail =
                     left.then(|| String::from("the swap file may be left on the server"));
             }
-            // Without an answer there is no way to put the file away.
-            End::StoreFailed { why, answers } => {
-                let left = !answers || machine.swap_off().is_err();
+            End::StoreFailed(why) => {
+                let left = machine.swap_off(GOODBYE).is_err();
                 outcome.cut_short(self.with_leftover(why, left));
             }
             End::Interrupted => {
-                let left = machine.swap_off().is_err();
+                let left = machine.swap_off(GOODBYE).is_err();
                 outcome.cut_short(self.with_leftover(String::from("interrupted"), left));
             }
         }
@@ -266,14 +275,14 @@ impl Plan<'_> {
         } = self.args;
         let mib = |bytes: &usize| *bytes as f64 / f64::from(1 << 20);
         let without: Vec<_> = without.iter().map(|m| format!(", without {m}")).collect();
-        eprintln!(
+        tell(format_args!(
             "{} MiB of memory for a program of {} MiB, by {paging}, swapped to {}; \
              {flood} unrelated packets a second{}",
             mib(ram),
             mib(working_set),
             self.store.name,
             without.concat(),
-        );
+        ));
     }
 
     fn with_leftover(&self, why: String, left: bool) -> String {
@@ -478,6 +487,11 @@ impl Plan<'_> {
         if complaint.is_some() {
             outcome.verdict = Verdict::AccountingWrong;
             outcome.detail = complaint;
+        } else if !self.args.without.is_empty() {
+            outcome.detail = Some(String::from(
+                "It got through all the same: the flood was too small, or so little memory is left to \
+                 the sockets that they cannot hold enough of it. More --ram or --flood shows it.",
+            ));
         }
     }
 

@@ -222,6 +222,35 @@ fn a_deadlock_is_explained_and_leaves_nothing_behind() {
     }
 }
 
+/// Nobody listens to what it says: it goes on, and puts its file away.
+#[test]
+fn output_that_nobody_reads_ends_no_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start(Config::new(directory.path())).unwrap();
+    let mut child = netswap(&SMALL)
+        .args(["--seconds", "2", "--server", &url(&server, "export/swap")])
+        .spawn()
+        .unwrap();
+    drop((child.stdout.take(), child.stderr.take()));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(listing(directory.path()), []);
+}
+
+#[test]
+fn an_older_report_survives_a_run_that_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let [old, new] = ["old.html", "new.html"].map(|name| directory.path().join(name));
+    fs::write(&old, "old").unwrap();
+    for file in [&old, &new] {
+        let output = netswap(&["--ram", "64K", "--report", file.to_str().unwrap()])
+            .output()
+            .unwrap();
+        assert_refused(&output, &["--ram"]);
+    }
+    assert_eq!(fs::read_to_string(&old).unwrap(), "old");
+    assert!(!new.exists());
+}
+
 /// A server that does `answer` with each connection.
 fn misbehaving(answer: impl Fn(TcpStream) + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -279,6 +308,7 @@ fn bad_words_are_refused_with_their_remedy() {
         ),
         (vec!["--server", "nfs://127.0.0.1"], vec!["nfs://"]),
         (vec!["--ram", "64K"], vec!["--ram"]),
+        (vec!["--ram", "1024G"], vec!["--ram", "64G"]),
         (vec!["--ram", "512K"], vec!["--ram", "budget"]),
         (vec!["--without", "gravity"], vec!["gravity", "vmio-filter"]),
     ] {
@@ -334,6 +364,13 @@ fn a_missing_export_is_named() {
         "elsewhere/swap",
         &["elsewhere"],
     );
+}
+
+#[test]
+fn a_name_that_is_no_file_is_refused_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("swap")).unwrap();
+    refused_by(Config::new(directory.path()), "export/swap", &["swap"]);
 }
 
 #[test]

@@ -117,9 +117,9 @@ impl Export {
         path: &Path,
     ) -> Result<FileId, nfsstat3> {
         let seen = fs::symlink_metadata(path).map_err(|error| status(&error))?;
-        // Whatever is not a regular file does not exist for clients.
+        // Whatever is not a regular file is there, and nobody's to use.
         if !seen.is_file() {
-            return Err(nfsstat3::NFS3ERR_NOENT);
+            return Err(nfsstat3::NFS3ERR_ACCES);
         }
         let id = FileId::of(&seen);
         if open.contains_key(&id) {
@@ -393,7 +393,9 @@ impl NfsFileSystem for Export {
                 Ok(file) => self.keep_open(&mut open, file)?,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     match self.open_path(&mut open, &path) {
-                        Err(nfsstat3::NFS3ERR_NOENT) => return Err(nfsstat3::NFS3ERR_EXIST),
+                        Err(nfsstat3::NFS3ERR_NOENT | nfsstat3::NFS3ERR_ACCES) => {
+                            return Err(nfsstat3::NFS3ERR_EXIST);
+                        }
                         found => found?,
                     }
                 }

@@ -48,6 +48,8 @@ pub(super) struct Setup {
     created: bool,
     /// The file was there when CREATE was repeated: it may be ours, from the first time.
     perhaps_created: bool,
+    /// CREATE said that the name exists.
+    exists: bool,
     /// Bytes of zeros submitted, and bytes known to be stable.
     zeros_submitted: u64,
     zeros_done: u64,
@@ -80,6 +82,7 @@ impl Setup {
             },
             created: false,
             perhaps_created: false,
+            exists: false,
             zeros_submitted: 0,
             zeros_done: 0,
             failure: None,
@@ -235,6 +238,12 @@ impl Setup {
             Stage::Lookup => {
                 let found = ready!(self.try_nfs_call(client, &Lookup { dir: root, name }, now))?;
                 match found {
+                    // A server that knows the name in one call and not in the other: what is
+                    // there is no file for us, and asking again would go on for ever.
+                    Err(Nfsstat3::NoEnt) if self.exists => {
+                        self.stage = Stage::Create;
+                        return Poll::Ready(Err(self.refused(Nfsstat3::Exist)));
+                    }
                     Err(Nfsstat3::NoEnt) if config.mode == FileMode::CreateIfMissing => {
                         Stage::Create
                     }
@@ -352,6 +361,7 @@ impl Setup {
             }
             // Somebody was faster, and the file is theirs; or we were, and our answer was lost.
             Err(Nfsstat3::Exist) => {
+                self.exists = true;
                 self.perhaps_created = client.call_was_repeated();
                 Poll::Ready(Ok(Stage::Lookup))
             }
@@ -418,8 +428,8 @@ impl Setup {
             name: &config.file,
         };
         match ready!(self.try_nfs_call(client, &call, now))? {
-            // The answer to an earlier try may have been lost.
-            Ok(()) | Err(Nfsstat3::NoEnt) => {
+            // The answer to an earlier try may have been lost, or somebody was faster.
+            Ok(()) | Err(Nfsstat3::NoEnt | Nfsstat3::Stale) => {
                 self.created = false;
                 Poll::Ready(Ok(()))
             }

@@ -14,6 +14,8 @@ pub(crate) enum RunError {
     TooSmall(TooSmall),
     /// There is no server.
     Store(StoreError),
+    /// The system does not have the memory of the machine.
+    NoMemory { ram: usize },
     /// The server cannot be used.
     Server { url: String, error: MachineError },
     /// The machine could not go on.
@@ -53,7 +55,20 @@ impl fmt::Display for RunError {
         match self {
             RunError::TooSmall(error) => error.fmt(f),
             RunError::Store(error) => error.fmt(f),
-            RunError::Server { url, error } => write!(f, "{url}: {error}"),
+            RunError::NoMemory { ram } => {
+                let mib = ram >> 20;
+                write!(
+                    f,
+                    "the system has no {mib} MiB for the machine; give less --ram"
+                )
+            }
+            RunError::Server { url, error } => {
+                write!(f, "{url}: {error}")?;
+                if error.may_leave_the_file() {
+                    f.write_str("; the swap file may be left there")?;
+                }
+                Ok(())
+            }
             RunError::Machine(error) => error.fmt(f),
             RunError::System(error) => {
                 write!(
