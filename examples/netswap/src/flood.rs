@@ -26,6 +26,9 @@ use crate::wire::{EventFd, Wire};
 /// that answer one question.
 const BURST_EVERY: Duration = Duration::from_millis(100);
 
+/// How long to wait for the machine to be short of memory.
+const HOLD_BACK: Duration = Duration::from_secs(3);
+
 /// What to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FloodConfig {
@@ -57,18 +60,28 @@ pub(crate) struct Flood {
 }
 
 impl Flood {
-    /// Starts to send.
+    /// Starts to send once `begin` is set, or three seconds later: packets that come while there is
+    /// memory to spare only fill the sockets up before it matters.
     ///
     /// # Errors
     ///
     /// If the system has no descriptor or thread left.
-    pub(crate) fn start(wire: Arc<Wire>, config: FloodConfig) -> io::Result<Flood> {
+    pub(crate) fn start(
+        wire: Arc<Wire>,
+        config: FloodConfig,
+        begin: Arc<EventFd>,
+    ) -> io::Result<Flood> {
         let counters = Arc::new(Counters::default());
         let stop = Arc::new(EventFd::new()?);
         let (counted, stopped) = (Arc::clone(&counters), Arc::clone(&stop));
         let thread = thread::Builder::new()
             .name(String::from("flood"))
-            .spawn(move || run(&wire, &config, &counted, &stopped))?;
+            .spawn(move || {
+                let mut waits = [begin.as_fd(), stopped.as_fd()].map(Wait::readable);
+                // If waiting fails, so will everything else.
+                let _ = poll(&mut waits, Some(HOLD_BACK));
+                run(&wire, &config, &counted, &stopped);
+            })?;
         Ok(Flood {
             counters,
             stop,
@@ -188,8 +201,15 @@ mod tests {
     use std::time::Instant;
 
     use super::{BURST_EVERY, Flood, FloodConfig, Pace};
-    use crate::wire::Wire;
     use crate::wire::event::{Wait, poll};
+    use crate::wire::{EventFd, Wire};
+
+    /// One that starts at once.
+    fn start(wire: &Arc<Wire>, pps: u32) -> Flood {
+        let begin = EventFd::new().unwrap();
+        begin.ring();
+        Flood::start(Arc::clone(wire), config(pps), Arc::new(begin)).unwrap()
+    }
 
     fn config(pps: u32) -> FloodConfig {
         FloodConfig {
@@ -228,7 +248,7 @@ mod tests {
     #[test]
     fn frames_arrive_are_counted_and_end_with_the_stop() {
         let wire = Arc::new(Wire::new().unwrap());
-        let flood = Flood::start(Arc::clone(&wire), config(50_000)).unwrap();
+        let flood = start(&wire, 50_000);
         let mut received = 0;
         while received < 2_000 {
             let mut waits = [Wait::readable(wire.machine_fd())];
@@ -249,7 +269,7 @@ mod tests {
     #[test]
     fn a_machine_that_does_not_look_is_not_pushed_beyond_its_share() {
         let wire = Arc::new(Wire::new().unwrap());
-        let flood = Flood::start(Arc::clone(&wire), config(1_000_000)).unwrap();
+        let flood = start(&wire, 1_000_000);
         let deadline = Instant::now() + Duration::from_secs(10);
         while flood.stats().refused == 0 {
             assert!(Instant::now() < deadline, "never full");
@@ -260,9 +280,21 @@ mod tests {
     }
 
     #[test]
+    fn it_holds_back_until_it_may_begin() {
+        let wire = Arc::new(Wire::new().unwrap());
+        let begin = Arc::new(EventFd::new().unwrap());
+        let flood = Flood::start(Arc::clone(&wire), config(50_000), Arc::clone(&begin)).unwrap();
+        assert_eq!(flood.stats().sent, 0);
+        begin.ring();
+        let mut waits = [Wait::readable(wire.machine_fd())];
+        poll(&mut waits, Some(Duration::from_secs(10))).unwrap();
+        assert!(flood.stop().sent > 0);
+    }
+
+    #[test]
     fn no_rate_is_no_flood() {
         let wire = Arc::new(Wire::new().unwrap());
-        let flood = Flood::start(Arc::clone(&wire), config(0)).unwrap();
+        let flood = start(&wire, 0);
         assert_eq!(flood.stop().sent, 0);
     }
 }

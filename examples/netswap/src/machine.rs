@@ -69,6 +69,8 @@ pub(crate) struct Machine<C: Clients> {
     watchdog: Watchdog,
     /// When the program began.
     began: Instant,
+    /// Pages have begun to go out.
+    swapping: bool,
     /// Failures of the transmit side when something moved last.
     tx_failed_before: u64,
     timeline: Timeline,
@@ -109,6 +111,7 @@ impl<C: Clients> Machine<C> {
             clients,
             watchdog: Watchdog::new(),
             began: Instant::ZERO,
+            swapping: false,
             tx_failed_before: 0,
             timeline,
             live: Live::default(),
@@ -154,6 +157,10 @@ impl<C: Clients> Machine<C> {
                         return Ok(End::StoreFailed(self.store_failed(page.0, kind)));
                     }
                 }
+            }
+            if !self.swapping && self.pager.stats().writeback > 0 {
+                self.swapping = true;
+                self.parts.control.swapping.ring();
             }
             if self.parts.control.running.load(Ordering::Acquire) == 0 {
                 self.sample();

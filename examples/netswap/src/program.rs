@@ -29,6 +29,8 @@ pub(crate) struct Control {
     pub(crate) running: AtomicUsize,
     /// Rings when a task ends.
     pub(crate) bell: EventFd,
+    /// Rings when the first page goes out: from now on memory is short.
+    pub(crate) swapping: Arc<EventFd>,
     /// The time is up: check every page once more, then end.
     pub(crate) wind_up: AtomicBool,
     /// The run is over: what is read from now on means nothing.
@@ -51,6 +53,7 @@ impl Control {
         Ok(Control {
             running: AtomicUsize::new(tasks),
             bell: EventFd::new()?,
+            swapping: Arc::new(EventFd::new()?),
             wind_up: AtomicBool::new(false),
             abort: AtomicBool::new(false),
             verified: AtomicU64::new(0),

@@ -305,7 +305,8 @@ impl Plan<'_> {
             udp_ports: self.network.udp_ports.clone(),
             tcp_ports: self.network.tcp_ports.clone(),
         };
-        Flood::start(Arc::clone(&machine.parts.wire), config)
+        let begin = Arc::clone(&machine.parts.control.swapping);
+        Flood::start(Arc::clone(&machine.parts.wire), config, begin)
     }
 
     /// Each socket belongs to one task.
