@@ -79,10 +79,10 @@ pub struct SmoltcpConfig {
 /// Nagle's algorithm and delayed acknowledgements are off. The caller gives the buffers: the
 /// receive buffer is the TCP window, so the two bound what is under way.
 ///
-/// ```no_run
-/// # fn device() -> smoltcp::phy::Loopback { unimplemented!() }
+/// ```
 /// use nfs_swap::transport::smoltcp::{SmoltcpConfig, SmoltcpTcp};
 /// use smoltcp::iface::SocketStorage;
+/// use smoltcp::phy::{Loopback, Medium};
 /// use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
 /// use swapspace::Instant;
 ///
@@ -96,9 +96,10 @@ pub struct SmoltcpConfig {
 /// };
 /// let (mut rx, mut tx) = (vec![0; 65536], vec![0; 65536]);
 /// let mut storage = [SocketStorage::EMPTY];
+/// let device = Loopback::new(Medium::Ethernet); // yours
 /// let flows = (); // or `&flow_table`
 /// let transport =
-///     SmoltcpTcp::new(device(), config, flows, &mut rx, &mut tx, &mut storage, Instant::ZERO);
+///     SmoltcpTcp::new(device, config, flows, &mut rx, &mut tx, &mut storage, Instant::ZERO);
 /// ```
 pub struct SmoltcpTcp<'a, D: Device, V: VmioFlows> {
     device: D,
