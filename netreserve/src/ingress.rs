@@ -146,7 +146,7 @@ impl<'m> Ingress<'m> {
                     Err((DropReason::NoSocket, skb)) if !emergency => {
                         Verdict::Unclaimed(skb, DropReason::NoSocket)
                     }
-                    Err((reason, skb)) => Verdict::Dropped(self.drop_skb(skb, reason)),
+                    Err((reason, skb)) => Verdict::Dropped(self.discard(skb, class, reason)),
                 };
             }
             Class::Icmp if emergency => DropReason::EmergencyIcmp,
@@ -157,7 +157,7 @@ impl<'m> Ingress<'m> {
             Class::Fragment { .. } => return Verdict::Unclaimed(skb, DropReason::Fragment),
             Class::Icmp | Class::Other => return Verdict::Unclaimed(skb, DropReason::NoProtocol),
         };
-        Verdict::Dropped(self.drop_skb(skb, reason))
+        Verdict::Dropped(self.discard(skb, class, reason))
     }
 
     /// Frees a received skb and counts it under `reason` (`kfree_skb_reason`); returns the reason.

@@ -176,12 +176,15 @@ fn n8_a_stack_answers_the_server_out_of_the_reserve_under_a_flood() {
 #[test]
 fn a_flood_is_worked_off_in_portions() {
     let foreign = packet(Protocol::Udp, STRANGER, LOCAL, 10);
-    let (_m, mut device) = device(vec![foreign; LADDER_WEIGHT + 1]);
+    let (m, mut device) = device(vec![foreign; LADDER_WEIGHT + 1]);
     assert_eq!(receive(&mut device), None);
     assert_eq!(device.nic().incoming.len(), 1);
     assert!(device.more_pending(), "it must be polled again");
     assert_eq!(receive(&mut device), None);
     assert!(device.nic().incoming.is_empty() && !device.more_pending());
+    let dropped = m.ingress.stats().dropped;
+    let unclaimed = dropped.get(DropReason::NoSocket);
+    assert_eq!(unclaimed, LADDER_WEIGHT as u64 + 1, "and each is counted");
 }
 
 #[test]
