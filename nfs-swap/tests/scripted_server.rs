@@ -8,6 +8,8 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::Poll;
 use core::time::Duration;
+use std::collections::HashSet;
+use std::sync::Mutex;
 
 use nfs_swap::nfs3::{FileKind, Nfsstat3};
 use nfs_swap::transport::std::StdTcp;
@@ -412,6 +414,34 @@ fn a_name_that_exists_in_one_call_and_not_in_the_other_is_refused() {
         activate(&mut swap),
         Err(SwapFileError::Nfs { stage, status })
     );
+}
+
+/// Each has its own deadline, which a slow server must be able to meet.
+#[test]
+fn a_new_file_is_filled_by_few_writes_at_a_time_and_removed_when_they_are_not_answered() {
+    let offsets = Arc::new(Mutex::new(HashSet::new()));
+    let removed = Arc::new(AtomicBool::new(false));
+    let (seen, flag) = (Arc::clone(&offsets), Arc::clone(&removed));
+    let server = Scripted::start(move |call| match (call.program, call.procedure) {
+        (NFS, 3) => Answer::Results(vec![2, 0]),
+        (NFS, 8) => Answer::Results(vec![0, 1, 4, 9, 0, 0, 0]),
+        (NFS, 2) => Answer::Results(vec![0, 0, 0]),
+        (NFS, 7) => {
+            seen.lock().unwrap().insert(call.offset);
+            Answer::Silence
+        }
+        (NFS, 12) => {
+            flag.store(true, Ordering::SeqCst);
+            Answer::Results(vec![0, 0, 0])
+        }
+        _ => Answer::Normal,
+    });
+    let (url, mut config) = impatient(&server);
+    config.slots = 256; // 16 writes of what the server takes
+    let error = activate(&mut swap(&url, config)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert_eq!(offsets.lock().unwrap().len(), 4);
+    assert!(removed.load(Ordering::SeqCst));
 }
 
 /// CREATE is carried out, its answer is lost, and the second one finds the file there.

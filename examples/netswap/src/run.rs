@@ -246,17 +246,14 @@ impl Plan<'_> {
                 outcome.charges_left = machine.parts.memory.charged() as u64;
                 // The end of the experiment: the circle is broken, so that the file can be removed.
                 self.close_sockets();
-                let left = machine.swap_off(GOODBYE).is_err();
-                outcome.detail =
-                    left.then(|| String::from("the swap file may be left on the server"));
+                outcome.detail = self.clean_up(&mut machine).map(String::from);
             }
             End::StoreFailed(why) => {
-                let left = machine.swap_off(GOODBYE).is_err();
-                outcome.cut_short(self.with_leftover(why, left));
+                outcome.cut_short(with_note(why, self.clean_up(&mut machine)));
             }
             End::Interrupted => {
-                let left = machine.swap_off(GOODBYE).is_err();
-                outcome.cut_short(self.with_leftover(String::from("interrupted"), left));
+                let why = String::from("interrupted");
+                outcome.cut_short(with_note(why, self.clean_up(&mut machine)));
             }
         }
         let (parts, findings) = machine.power_off();
@@ -285,11 +282,10 @@ impl Plan<'_> {
         ));
     }
 
-    fn with_leftover(&self, why: String, left: bool) -> String {
-        match left && self.args.server.is_some() {
-            true => format!("{why}; the swap file may be left on the server"),
-            false => why,
-        }
+    /// Puts the swap file away after a run that ended too early; what is to be said if it may stay.
+    fn clean_up<C: Clients>(&self, machine: &mut Machine<C>) -> Option<&'static str> {
+        let left = machine.swap_off(GOODBYE).is_err() && self.args.server.is_some();
+        left.then_some("the swap file may be left on the server")
     }
 
     fn close_sockets(&self) {
@@ -501,6 +497,13 @@ impl Plan<'_> {
     fn floor(&self, memory: &Memory) -> usize {
         let min = memory.zone.level().marks.min;
         min - min / 2 - (min - min / 2) / 4
+    }
+}
+
+fn with_note(why: String, note: Option<&str>) -> String {
+    match note {
+        Some(note) => format!("{why}; {note}"),
+        None => why,
     }
 }
 

@@ -561,6 +561,28 @@ fn a_closed_client_carries_on_with_what_it_has() {
 }
 
 #[test]
+fn the_longest_verifier_that_a_reply_may_have_is_read_over() {
+    let mut pair = Pair::new();
+    pair.read(0, 1);
+    let xid = pair.sent()[0].xid;
+    // AUTH_SHORT with 400 bytes, as RFC 5531 allows; then the attributes and the data.
+    let mut words = vec![xid, 1, 0, 2, 400];
+    words.resize(words.len() + 100, 0xffff_ffff);
+    words.extend([0, 0, 1]);
+    words.resize(words.len() + 21, 7);
+    words.extend([PAGE as u32, 0, PAGE as u32]);
+    let mut body: Vec<u8> = words.iter().flat_map(|word| word.to_be_bytes()).collect();
+    body.extend([3; PAGE]);
+    let mark = record_mark(body.len() as u32);
+    pair.receive(&[&mark[..], &body].concat()).unwrap();
+    let done = pair.completed();
+    assert_eq!(
+        (done.result, &done.io.frames[0][..]),
+        (Ok(()), &[3; PAGE][..])
+    );
+}
+
+#[test]
 fn a_call_that_replaces_one_half_sent_costs_the_connection() {
     let mut pair = Pair::new();
     let program = crate::portmap::PROGRAM;
