@@ -4,6 +4,8 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::ablation::{Ablation, Mechanism};
+
 /// What the allocator must know of whoever runs.
 ///
 /// A kernel keeps one bit in its task structure and knows whether it runs in an interrupt; it
@@ -28,15 +30,17 @@ pub trait TaskContext: Sync {
 pub struct MemallocScope<'a> {
     context: &'a dyn TaskContext,
     outer: bool,
+    ablation: Ablation,
     /// The bit belongs to the task that set it: the guard must not change hands.
     not_send: PhantomData<*const ()>,
 }
 
 impl<'a> MemallocScope<'a> {
-    pub(crate) fn enter(context: &'a dyn TaskContext) -> Self {
+    pub(crate) fn enter(context: &'a dyn TaskContext, ablation: Ablation) -> Self {
         MemallocScope {
             context,
             outer: context.set_memalloc(true),
+            ablation,
             not_send: PhantomData,
         }
     }
@@ -44,7 +48,7 @@ impl<'a> MemallocScope<'a> {
 
 impl Drop for MemallocScope<'_> {
     fn drop(&mut self) {
-        if !self.outer {
+        if !self.outer && !self.ablation.off(Mechanism::ScopeEnd) {
             self.context.set_memalloc(false);
         }
     }
@@ -163,8 +167,8 @@ mod tests {
     #[test]
     fn inner_scope_restores_only_its_own_bit() {
         let task = SingleTask::new();
-        let outer = MemallocScope::enter(&task);
-        drop(MemallocScope::enter(&task));
+        let outer = MemallocScope::enter(&task, Ablation::NONE);
+        drop(MemallocScope::enter(&task, Ablation::NONE));
         assert!(task.memalloc(), "the outer scope goes on");
         drop(outer);
         assert!(!task.memalloc());
@@ -173,7 +177,7 @@ mod tests {
     #[test]
     fn m1_scopes_that_end_out_of_order_leave_nobody_entitled() {
         let task = SingleTask::new();
-        let (outer, inner) = (MemallocScope::enter(&task), MemallocScope::enter(&task));
+        let [outer, inner] = [(); 2].map(|()| MemallocScope::enter(&task, Ablation::NONE));
         drop(outer);
         drop(inner);
         assert!(!task.memalloc());

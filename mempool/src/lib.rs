@@ -73,7 +73,8 @@
 //! # Features
 //!
 //! `std`: [`StdContext`] and the host's critical section. `defmt`: formats for errors and
-//! statistics. `ablation`: switches that turn a mechanism off, for tests and demonstrations.
+//! statistics. `ablation`: every `Mechanism` can be switched off (`ablate`), for tests and
+//! demonstrations; never enable it in a product.
 //!
 //! # Guarantees
 //!
@@ -93,6 +94,7 @@ extern crate std;
 #[cfg(test)]
 mod testbed;
 
+mod ablation;
 mod buddy;
 mod budget;
 mod context;
@@ -102,6 +104,8 @@ mod reserve;
 mod slab;
 mod zone;
 
+#[cfg(feature = "ablation")]
+pub use ablation::Mechanism;
 pub use buddy::{Buddy, BuddyError, FrameEntry};
 pub use budget::{Budget, FRAME_SIZE, SLAB_HEADER, objects_per_slab};
 #[cfg(feature = "std")]

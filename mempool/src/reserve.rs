@@ -5,11 +5,13 @@
 //! frames are added up to the root, which holds them in its [`Zone`](crate::Zone)'s reserve; the
 //! units are counted at the node alone.
 
+use core::cmp::Ordering;
 use core::fmt;
 
 use lock_api::{Mutex, RawMutex};
 
 use crate::CriticalSection;
+use crate::ablation::{Ablation, Mechanism};
 
 /// One holder of emergency memory.
 ///
@@ -50,6 +52,7 @@ struct State<'t, R> {
     limit: usize,
     usage: usize,
     peak: usize,
+    ablation: Ablation,
 }
 
 /// What holds the frames of a whole tree: a [`Zone`](crate::Zone).
@@ -111,6 +114,7 @@ impl<'t, R: RawMutex> ReserveNode<'t, R> {
             limit: 0,
             usage: 0,
             peak: 0,
+            ablation: Ablation::NONE,
         };
         ReserveNode {
             name,
@@ -221,6 +225,13 @@ impl<'t, R: RawMutex> ReserveNode<'t, R> {
         self.name
     }
 
+    /// Switches a mechanism of this node off, for good. A mechanism of another object changes
+    /// nothing.
+    #[cfg(feature = "ablation")]
+    pub fn ablate(&self, mechanism: Mechanism) {
+        self.state.lock().ablation.ablate(mechanism);
+    }
+
     fn grow(&self, frames: usize) -> Result<(), ReserveError> {
         self.grow_locked(&mut self.state.lock(), frames)
     }
@@ -230,6 +241,7 @@ impl<'t, R: RawMutex> ReserveNode<'t, R> {
         let too_many = ReserveError::Backing(BackingError { missing: frames });
         let pages = state.pages.checked_add(frames).ok_or(too_many)?;
         match (self.backing, state.parent) {
+            (Some(_), _) if state.ablation.off(Mechanism::Backing) => {}
             (Some(backing), _) => backing.grow(frames).map_err(ReserveError::Backing)?,
             (None, Some(parent)) => parent.grow(frames)?,
             (None, None) => {}
@@ -245,6 +257,7 @@ impl<'t, R: RawMutex> ReserveNode<'t, R> {
     fn shrink_locked(&self, state: &mut State<'t, R>, frames: usize) {
         state.pages -= frames;
         match (self.backing, state.parent) {
+            (Some(_), _) if state.ablation.off(Mechanism::Backing) => {}
             (Some(backing), _) => backing.shrink(frames),
             (None, Some(parent)) => parent.shrink(frames),
             (None, None) => {}
@@ -275,10 +288,16 @@ impl<R: RawMutex + Send + Sync> ReserveNode<'_, R> {
         if !self.has_backing(&state) {
             return Err(ChargeError::Unbacked);
         }
-        if units > state.limit - state.usage {
-            return Err(ChargeError::OverLimit);
-        }
-        state.usage += units;
+        let State {
+            limit, ablation, ..
+        } = *state;
+        let fits = |usage: &usize| match usage.cmp(&limit) {
+            Ordering::Less => true,
+            Ordering::Equal => !ablation.off(Mechanism::FullCharge),
+            Ordering::Greater => ablation.off(Mechanism::ChargeLimit),
+        };
+        let usage = state.usage.checked_add(units).filter(fits);
+        state.usage = usage.ok_or(ChargeError::OverLimit)?;
         state.peak = state.peak.max(state.usage);
         Ok(Charge { node: self, units })
     }
@@ -364,7 +383,10 @@ trait Uncharge: Sync {
 
 impl<R: RawMutex + Send + Sync> Uncharge for ReserveNode<'_, R> {
     fn uncharge(&self, units: usize) {
-        self.state.lock().usage -= units;
+        let mut state = self.state.lock();
+        if !state.ablation.off(Mechanism::Uncharge) {
+            state.usage -= units;
+        }
     }
 }
 

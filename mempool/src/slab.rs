@@ -11,6 +11,7 @@ use core::mem::{align_of, size_of};
 
 use lock_api::{Mutex, RawMutex};
 
+use crate::ablation::Mechanism;
 use crate::raw::{ObjectHome, Slabs};
 use crate::{
     AllocError, Buffer, CriticalSection, FrameAllocator, Gfp, Object, SLAB_HEADER, objects_per_slab,
@@ -49,8 +50,7 @@ struct State<'z> {
     slabs: Slabs<'z>,
     in_use: usize,
     peak: usize,
-    #[cfg(feature = "ablation")]
-    admission: bool,
+    reserve_objects: usize,
 }
 
 /// A snapshot of a cache's counters.
@@ -61,6 +61,8 @@ pub struct CacheStats {
     pub in_use: usize,
     /// The most of those at once.
     pub peak: usize,
+    /// Objects handed out that lie in reserve memory.
+    pub reserve_objects: usize,
     /// Slabs of ordinary memory.
     pub slabs: usize,
     /// Slabs of reserve memory.
@@ -92,8 +94,7 @@ impl<'z, R: RawMutex> SizedCache<'z, R> {
             slabs: Slabs::new(object_size, per_slab),
             in_use: 0,
             peak: 0,
-            #[cfg(feature = "ablation")]
-            admission: true,
+            reserve_objects: 0,
         };
         Ok(SizedCache {
             name,
@@ -112,8 +113,9 @@ impl<'z, R: RawMutex> SizedCache<'z, R> {
 
     /// Gives the slab that is kept empty, if any, back to the zone; returns its frames.
     pub fn shrink(&self) -> usize {
-        let frame = self.state.lock().slabs.shrink();
-        frame.map_or(0, |frame| 1 << frame.order())
+        // Freed with the lock released.
+        let frames = core::iter::from_fn(|| self.state.lock().slabs.shrink());
+        frames.map(|frame| 1 << frame.order()).sum()
     }
 
     /// A snapshot of the counters.
@@ -123,16 +125,17 @@ impl<'z, R: RawMutex> SizedCache<'z, R> {
         CacheStats {
             in_use: state.in_use,
             peak: state.peak,
+            reserve_objects: state.reserve_objects,
             slabs,
             reserve_slabs,
         }
     }
 
-    /// Switches the admission rule M4 off (or on again): objects of reserve-derived slabs then go
-    /// to anybody, as in a slab allocator that does not know where its pages came from.
+    /// Switches a mechanism of this cache off, for good. A mechanism of another object changes
+    /// nothing.
     #[cfg(feature = "ablation")]
-    pub fn set_admission(&self, on: bool) {
-        self.state.lock().admission = on;
+    pub fn ablate(&self, mechanism: Mechanism) {
+        self.state.lock().slabs.ablation.ablate(mechanism);
     }
 }
 
@@ -143,6 +146,7 @@ impl<R: RawMutex + Send + Sync> SizedCache<'_, R> {
             .iter()
             .find_map(|&tag| Buffer::take(&mut state.slabs, tag, self))?;
         state.in_use += 1;
+        state.reserve_objects += usize::from(buffer.from_reserve());
         state.peak = state.peak.max(state.in_use);
         Some(buffer)
     }
@@ -178,8 +182,7 @@ impl<R: RawMutex + Send + Sync> BufferCache for SizedCache<'_, R> {
         let entitled = self.zone.entitled(gfp);
         {
             let mut state = self.state.lock();
-            #[cfg(feature = "ablation")]
-            if !state.admission
+            if state.slabs.ablation.off(Mechanism::SlabAdmission)
                 && let Some(buffer) = self.take(&mut state, &[true, false])
             {
                 return Ok(buffer);
@@ -208,10 +211,11 @@ impl<R: RawMutex + Send + Sync> BufferCache for SizedCache<'_, R> {
 }
 
 impl<R: RawMutex + Send + Sync> ObjectHome for SizedCache<'_, R> {
-    fn returned(&self, give: &mut dyn FnMut(&mut Slabs<'_>)) {
+    fn returned(&self, from_reserve: bool, give: &mut dyn FnMut(&mut Slabs<'_>)) {
         let mut state = self.state.lock();
         give(&mut state.slabs);
         state.in_use -= 1;
+        state.reserve_objects -= usize::from(from_reserve);
     }
 }
 
@@ -279,6 +283,12 @@ impl<'z, T, R: RawMutex> Cache<'z, T, R> {
     /// A snapshot of the counters.
     pub fn stats(&self) -> CacheStats {
         self.buffers.stats()
+    }
+
+    /// See [`SizedCache::ablate`].
+    #[cfg(feature = "ablation")]
+    pub fn ablate(&self, mechanism: Mechanism) {
+        self.buffers.ablate(mechanism);
     }
 }
 

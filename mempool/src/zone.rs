@@ -16,6 +16,7 @@ use core::fmt;
 
 use lock_api::{Mutex, RawMutex};
 
+use crate::ablation::{Ablation, Mechanism};
 use crate::raw::{FrameOwner, RawFrame};
 use crate::{
     BackingError, CriticalSection, Frame, FrameSource, Gfp, MemallocScope, MemallocToken,
@@ -136,6 +137,7 @@ struct State {
     refused: u64,
     exhausted: u64,
     claimed: bool,
+    ablation: Ablation,
 }
 
 impl<'m, R: RawMutex> Zone<'m, R> {
@@ -166,6 +168,7 @@ impl<'m, R: RawMutex> Zone<'m, R> {
             refused: 0,
             exhausted: 0,
             claimed: false,
+            ablation: Ablation::NONE,
         };
         Ok(Zone {
             source,
@@ -184,7 +187,7 @@ impl<'m, R: RawMutex> Zone<'m, R> {
 
     /// Entitles the running task until the guard is dropped (`PF_MEMALLOC`).
     pub fn memalloc(&self, _token: &MemallocToken) -> MemallocScope<'_> {
-        MemallocScope::enter(self.context)
+        MemallocScope::enter(self.context, self.ablation())
     }
 
     /// A snapshot of the counters.
@@ -199,6 +202,21 @@ impl<'m, R: RawMutex> Zone<'m, R> {
             reserve_peak: state.reserve_peak,
             refused: state.refused,
             exhausted: state.exhausted,
+        }
+    }
+
+    /// Switches a mechanism of this zone off, for good. A mechanism of another object changes
+    /// nothing.
+    #[cfg(feature = "ablation")]
+    pub fn ablate(&self, mechanism: Mechanism) {
+        self.state.lock().ablation.ablate(mechanism);
+    }
+
+    fn ablation(&self) -> Ablation {
+        if cfg!(feature = "ablation") {
+            self.state.lock().ablation
+        } else {
+            Ablation::NONE
         }
     }
 }
@@ -223,10 +241,24 @@ impl<R: RawMutex + Send + Sync> Zone<'_, R> {
 
         let mut state = self.state.lock();
         let free = self.source.free_frames();
-        let floor = state.reserve + gfp.floor(self.marks.min);
+        let off = |mechanism| state.ablation.off(mechanism);
+        let floor = if off(Mechanism::DiscountOnMinOnly) {
+            gfp.floor(state.reserve + self.marks.min)
+        } else {
+            state.reserve + gfp.floor(self.marks.min)
+        };
+        let below = |floor| free < floor + needed;
+        let admitted = entitled
+            || if off(Mechanism::ReserveMark) {
+                !below(gfp.floor(self.marks.min))
+            } else {
+                !below(floor)
+            };
         // M3: the tag says that the reserve was needed, not that the caller might have used it.
-        let from_reserve = free < floor + needed;
-        if from_reserve && !entitled {
+        let from_reserve = entitled
+            && (below(floor) || off(Mechanism::TagWhenNeeded))
+            && !off(Mechanism::ReserveTag);
+        if !admitted {
             state.refused += 1;
             return Err(AllocError::Exhausted);
         }
@@ -275,8 +307,12 @@ impl<R: RawMutex + Send + Sync> FrameAllocator for Zone<'_, R> {
     }
 
     fn entitled(&self, gfp: Gfp) -> bool {
-        let scope = || self.context.memalloc() && !self.context.in_interrupt();
-        !gfp.contains(Gfp::NOMEMALLOC) && (gfp.contains(Gfp::MEMALLOC) || scope())
+        let ablation = self.ablation();
+        let inherits =
+            || !self.context.in_interrupt() || ablation.off(Mechanism::InterruptEntitlement);
+        let scope = || self.context.memalloc() && inherits();
+        let barred = gfp.contains(Gfp::NOMEMALLOC) && !ablation.off(Mechanism::NoMemalloc);
+        !barred && (gfp.contains(Gfp::MEMALLOC) || scope())
     }
 
     fn level(&self) -> Level {

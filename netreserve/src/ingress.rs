@@ -6,9 +6,10 @@ use core::fmt;
 use lock_api::Mutex;
 use mempool::CriticalSection;
 
-use crate::class::{ETHERNET_HEADER, VLAN_TAG, priority_tagged};
+use crate::ablation::{Ablation, Mechanism};
+use crate::class::{ETHERNET_HEADER, VLAN_TAG, priority_tagged, protocol};
 use crate::{
-    Class, DropCounts, DropReason, FlowTable, Skb, SocketId, SocketTable, classify,
+    Class, Control, DropCounts, DropReason, FlowTable, Skb, SocketId, SocketTable, classify,
     classify_outgoing,
 };
 
@@ -83,8 +84,7 @@ pub struct Ingress<'m> {
 
 struct State {
     stats: IngressStats,
-    #[cfg(feature = "ablation")]
-    filter: bool,
+    ablation: Ablation,
 }
 
 impl<'m> Ingress<'m> {
@@ -101,8 +101,7 @@ impl<'m> Ingress<'m> {
             hardware_addr,
             state: Mutex::new(State {
                 stats: IngressStats::default(),
-                #[cfg(feature = "ablation")]
-                filter: true,
+                ablation: Ablation::NONE,
             }),
         }
     }
@@ -112,6 +111,9 @@ impl<'m> Ingress<'m> {
     pub fn receive(&self, mut skb: Skb<'m>) -> Verdict<'m> {
         let emergency = skb.is_emergency();
         let class = classify(skb.data(), self.flows);
+        let ablation = self.ablation();
+        // An emergency skb that is nobody's is not left to others (N2).
+        let kept = emergency && !ablation.off(Mechanism::EmergencyUnclaimed);
         self.count(|stats| {
             stats.received += 1;
             stats.received_emergency += u64::from(emergency);
@@ -119,8 +121,21 @@ impl<'m> Ingress<'m> {
         let reason = match class {
             Class::Malformed(_) => DropReason::Malformed,
             _ if self.other_host(skb.data()) => DropReason::OtherHost,
+            Class::Vmio if ablation.off(Mechanism::VmioBypass) && !self.has_room(&skb) => {
+                DropReason::ProtocolMemoryFull
+            }
             Class::Vmio => {
                 self.count(|stats| stats.vmio += 1);
+                strip_tag(&mut skb);
+                return Verdict::Swap(skb);
+            }
+            Class::Control(control) if emergency && ablation.off(Mechanism::ControlPlane) => {
+                match control {
+                    Control::Arp => DropReason::EmergencyArp,
+                    Control::IcmpError => DropReason::EmergencyIcmp,
+                }
+            }
+            Class::Arp if ablation.off(Mechanism::ForeignArp) => {
                 strip_tag(&mut skb);
                 return Verdict::Swap(skb);
             }
@@ -133,26 +148,29 @@ impl<'m> Ingress<'m> {
                 protocol,
                 local_port,
             } => {
-                let result = if self.filter() {
-                    self.sockets.deliver(protocol, local_port, skb)
-                } else {
+                let enqueue = ablation.off(Mechanism::VmioFilter)
+                    || ablation.off(Mechanism::EmergencyUnclaimed)
+                        && !self.sockets.is_bound(protocol, local_port);
+                let result = if enqueue {
                     self.sockets.enqueue(protocol, local_port, skb)
+                } else {
+                    self.sockets.deliver(protocol, local_port, skb)
                 };
                 return match result {
                     Ok(socket) => {
                         self.count(|stats| stats.delivered += 1);
                         Verdict::Delivered(socket)
                     }
-                    Err((DropReason::NoSocket, skb)) if !emergency => {
+                    Err((DropReason::NoSocket, skb)) if !kept => {
                         Verdict::Unclaimed(skb, DropReason::NoSocket)
                     }
                     Err((reason, skb)) => Verdict::Dropped(self.discard(skb, class, reason)),
                 };
             }
-            Class::Icmp if emergency => DropReason::EmergencyIcmp,
-            Class::Arp if emergency => DropReason::EmergencyArp,
-            Class::Fragment { .. } if emergency => DropReason::EmergencyFragment,
-            Class::Other if emergency => DropReason::EmergencyOther,
+            Class::Icmp if kept => DropReason::EmergencyIcmp,
+            Class::Arp if kept => DropReason::EmergencyArp,
+            Class::Fragment { .. } if kept => DropReason::EmergencyFragment,
+            Class::Other if kept => DropReason::EmergencyOther,
             Class::Arp => return Verdict::Unclaimed(skb, DropReason::ForeignArp),
             Class::Fragment { .. } => return Verdict::Unclaimed(skb, DropReason::Fragment),
             Class::Icmp | Class::Other => return Verdict::Unclaimed(skb, DropReason::NoProtocol),
@@ -178,7 +196,7 @@ impl<'m> Ingress<'m> {
             return Ok(skb);
         }
         let class = classify_outgoing(skb.data(), self.flows);
-        if class.serves_vm() {
+        if class.serves_vm() || self.ablation().off(Mechanism::EgressFilter) {
             self.count(|stats| stats.sent_emergency += 1);
             Ok(skb)
         } else {
@@ -198,21 +216,31 @@ impl<'m> Ingress<'m> {
         self.sockets
     }
 
-    /// Switches the VMIO filter off (or on again): emergency skbs then go to any socket, as on a
-    /// system that has a reserve but does not look at what fills it.
+    /// Switches a mechanism of this ladder off, for good. A mechanism of another object changes
+    /// nothing.
     #[cfg(feature = "ablation")]
-    pub fn set_vmio_filter(&self, on: bool) {
-        self.state.lock().filter = on;
+    pub fn ablate(&self, mechanism: Mechanism) {
+        self.state.lock().ablation.ablate(mechanism);
     }
 
-    #[cfg(feature = "ablation")]
-    fn filter(&self) -> bool {
-        self.state.lock().filter
+    fn ablation(&self) -> Ablation {
+        if cfg!(feature = "ablation") {
+            self.state.lock().ablation
+        } else {
+            Ablation::NONE
+        }
     }
 
-    #[cfg(not(feature = "ablation"))]
-    fn filter(&self) -> bool {
-        true
+    /// Counts a frame that was lost before it could be sent.
+    #[cfg(all(feature = "ablation", feature = "smoltcp"))]
+    pub(crate) fn count_lost(&self, frame: &[u8]) {
+        let class = classify_outgoing(frame, self.flows);
+        self.count_drop(class, DropReason::EmergencyTransmit);
+    }
+
+    /// Whether the sockets of the protocol that is in an skb could hold it as well.
+    fn has_room(&self, skb: &Skb<'_>) -> bool {
+        protocol(skb.data()).is_none_or(|protocol| self.sockets.has_room(protocol, skb.truesize()))
     }
 
     /// Unicast to another card: a switch that does not know better, or promiscuous mode.
@@ -224,12 +252,16 @@ impl<'m> Ingress<'m> {
 
     fn discard(&self, skb: Skb<'m>, class: Class, reason: DropReason) -> DropReason {
         drop(skb);
+        self.count_drop(class, reason);
+        reason
+    }
+
+    fn count_drop(&self, class: Class, reason: DropReason) {
         self.count(|stats| {
             stats.dropped.count(reason);
             let vmio = class.serves_vm() || class == Class::Fragment { vmio: true };
             stats.vmio_dropped += u64::from(vmio && reason != DropReason::OtherHost);
         });
-        reason
     }
 
     fn count(&self, update: impl FnOnce(&mut IngressStats)) {

@@ -85,7 +85,8 @@
 //!
 //! `smoltcp`: `Reserved`, the device, and `PhyNic`, a card over any other device. `std`: the host's
 //! critical section, for hosted programs. `defmt`: formats for errors and statistics. `ablation`:
-//! switches that turn a mechanism off, for tests and demonstrations.
+//! every `Mechanism` can be switched off (`ablate`), for tests and demonstrations; never enable it in
+//! a product.
 //!
 //! # Guarantees
 //!
@@ -102,6 +103,7 @@ extern crate alloc;
 #[cfg(any(test, feature = "std"))]
 extern crate std;
 
+mod ablation;
 mod budget;
 mod class;
 mod ingress;
@@ -117,6 +119,8 @@ mod stats;
 #[cfg(test)]
 mod testbed;
 
+#[cfg(feature = "ablation")]
+pub use ablation::Mechanism;
 pub use budget::{budget, rx_budget, rx_limit, rx_skbs, tx_budget, tx_limit, tx_skbs};
 pub use class::{
     Class, Control, Flow, FlowError, FlowTable, Malformed, Protocol, classify, classify_outgoing,

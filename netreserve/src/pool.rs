@@ -5,6 +5,7 @@ use core::fmt;
 use lock_api::Mutex;
 use mempool::{AllocError, BufferCache, ChargeError, CriticalSection, Gfp, MemallocToken, Reserve};
 
+use crate::ablation::{Ablation, Mechanism};
 use crate::{FlowTable, Skb};
 
 /// Allocates skbs for receiving and for sending.
@@ -45,7 +46,12 @@ pub struct SkbPool<'m> {
     flows: &'m FlowTable<'m>,
     token: MemallocToken,
     headroom: usize,
-    stats: Mutex<CriticalSection, PoolStats>,
+    state: Mutex<CriticalSection, State>,
+}
+
+struct State {
+    stats: PoolStats,
+    ablation: Ablation,
 }
 
 /// What one side of a pool allocated since it was made.
@@ -90,7 +96,10 @@ impl<'m> SkbPool<'m> {
             flows,
             token,
             headroom: 0,
-            stats: Mutex::new(PoolStats::default()),
+            state: Mutex::new(State {
+                stats: PoolStats::default(),
+                ablation: Ablation::NONE,
+            }),
         }
     }
 
@@ -142,7 +151,7 @@ impl<'m> SkbPool<'m> {
     pub(crate) fn exchange_tx(&self, skb: Skb<'m>) -> Skb<'m> {
         match self.ordinary() {
             Ok(ordinary) => {
-                self.stats.lock().tx.ordinary += 1;
+                self.state.lock().stats.tx.ordinary += 1;
                 ordinary
             }
             Err(_) => skb,
@@ -152,7 +161,22 @@ impl<'m> SkbPool<'m> {
     /// A snapshot of the counters.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
-        *self.stats.lock()
+        self.state.lock().stats
+    }
+
+    /// Switches a mechanism of this pool off, for good. A mechanism of another object changes
+    /// nothing.
+    #[cfg(feature = "ablation")]
+    pub fn ablate(&self, mechanism: Mechanism) {
+        self.state.lock().ablation.ablate(mechanism);
+    }
+
+    fn ablation(&self) -> Ablation {
+        if cfg!(feature = "ablation") {
+            self.state.lock().ablation
+        } else {
+            Ablation::NONE
+        }
     }
 
     fn alloc(
@@ -160,8 +184,15 @@ impl<'m> SkbPool<'m> {
         node: &'m dyn Reserve,
         side: fn(&mut PoolStats) -> &mut AllocStats,
     ) -> Result<Skb<'m>, SkbAllocError> {
-        let result = match self.ordinary() {
-            Err(error) if !self.flows.any() => Err(SkbAllocError::Memory(error)),
+        let ablation = self.ablation();
+        let open = || self.flows.any() || ablation.off(Mechanism::FlowGate);
+        let early = if ablation.off(Mechanism::OrdinaryFirst) && open() {
+            self.emergency(node).ok()
+        } else {
+            None
+        };
+        let result = match early.map_or_else(|| self.ordinary(), Ok) {
+            Err(error) if !open() => Err(SkbAllocError::Memory(error)),
             Err(_) => self.emergency(node),
             Ok(skb) => Ok(skb),
         };
@@ -170,7 +201,12 @@ impl<'m> SkbPool<'m> {
 
     fn ordinary(&self) -> Result<Skb<'m>, AllocError> {
         // Without NOMEMALLOC a caller in a memalloc scope would dip uncharged.
-        let buffer = self.cache.alloc(Gfp::ATOMIC | Gfp::NOMEMALLOC)?;
+        let gfp = if self.ablation().off(Mechanism::BestEffort) {
+            Gfp::ATOMIC
+        } else {
+            Gfp::ATOMIC | Gfp::NOMEMALLOC
+        };
+        let buffer = self.cache.alloc(gfp)?;
         Ok(Skb::new(buffer, None, self.headroom))
     }
 
@@ -183,7 +219,10 @@ impl<'m> SkbPool<'m> {
             .alloc(self.token.gfp(Gfp::ATOMIC))
             .map_err(SkbAllocError::Memory)?;
         // The cache tries ordinary memory again before it dips.
-        let charge = buffer.from_reserve().then_some(charge);
+        let off = |mechanism| self.ablation().off(mechanism);
+        let keep =
+            buffer.from_reserve() || off(Mechanism::RetryOrdinary) || off(Mechanism::OrdinaryFirst);
+        let charge = (keep && !off(Mechanism::ChargeWithSkb)).then_some(charge);
         Ok(Skb::new(buffer, charge, self.headroom))
     }
 
@@ -192,8 +231,8 @@ impl<'m> SkbPool<'m> {
         result: Result<Skb<'m>, SkbAllocError>,
         side: fn(&mut PoolStats) -> &mut AllocStats,
     ) -> Result<Skb<'m>, SkbAllocError> {
-        let mut stats = self.stats.lock();
-        let counters = side(&mut stats);
+        let mut state = self.state.lock();
+        let counters = side(&mut state.stats);
         match &result {
             Ok(skb) if skb.is_emergency() => counters.emergency += 1,
             Ok(_) => counters.ordinary += 1,

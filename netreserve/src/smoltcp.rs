@@ -12,11 +12,16 @@ use ::smoltcp::time::Instant;
 
 pub use phy_nic::PhyNic;
 
+use crate::ablation::{Ablation, Mechanism};
 use crate::class::{ETHERNET_HEADER, VLAN_TAG};
 use crate::{Ingress, Nic, Skb, SkbPool, Verdict};
 
 /// Frames that one [`receive`](Device::receive) takes from the card at most.
 const LADDER_WEIGHT: usize = 64;
+
+/// Bytes for a frame that finds no skb, on the stack.
+#[cfg(feature = "ablation")]
+const SCRATCH: usize = 16 << 10;
 
 /// A smoltcp device for the swap stack, over a card, a pool and the drop ladder.
 ///
@@ -54,6 +59,7 @@ pub struct Reserved<'m, N> {
     pending: Option<Skb<'m>>,
     backlog: Option<Skb<'m>>,
     more_pending: bool,
+    ablation: Ablation,
 }
 
 impl<'m, N: Nic<'m>> Reserved<'m, N> {
@@ -85,6 +91,7 @@ impl<'m, N: Nic<'m>> Reserved<'m, N> {
             pending: None,
             backlog: None,
             more_pending: false,
+            ablation: Ablation::NONE,
         })
     }
 
@@ -110,24 +117,44 @@ impl<'m, N: Nic<'m>> Reserved<'m, N> {
         self.nic
     }
 
+    /// Switches a mechanism of this device off, for good. A mechanism of another object changes
+    /// nothing.
+    #[cfg(feature = "ablation")]
+    pub fn ablate(&mut self, mechanism: Mechanism) {
+        self.ablation.ablate(mechanism);
+    }
+
     /// Whether a frame can be sent now: nothing waits before it, the ring has room, and there is an
     /// skb.
     fn prepare_transmit(&mut self) -> bool {
+        self.send_backlog() && self.nic.tx_ready() && self.refresh_spare()
+    }
+
+    fn send_backlog(&mut self) -> bool {
         if let Some(skb) = self.backlog.take()
             && let Err(skb) = self.nic.transmit(skb)
         {
             self.backlog = Some(skb);
             return false;
         }
-        self.nic.tx_ready() && self.refresh_spare()
+        true
+    }
+
+    /// Without a transmit skb in hand (N5): what could be sent is, and nothing is held back.
+    fn prepare_nothing(&mut self) -> bool {
+        self.spare = None;
+        let _ = self.send_backlog() && self.nic.tx_ready();
+        true
     }
 
     fn refresh_spare(&mut self) -> bool {
         self.spare = match self.spare.take() {
             None => self.pool.alloc_tx().ok(),
             // Back to the reserve with it, if it can be (N6).
-            Some(skb) if skb.is_emergency() => Some(self.pool.exchange_tx(skb)),
-            ordinary => ordinary,
+            Some(skb) if skb.is_emergency() && !self.ablation.off(Mechanism::SpareExchange) => {
+                Some(self.pool.exchange_tx(skb))
+            }
+            spare => spare,
         };
         self.spare.is_some()
     }
@@ -166,13 +193,20 @@ impl<'m, N: Nic<'m>> Device for Reserved<'m, N> {
         Self: 'a;
 
     fn receive(&mut self, _: Instant) -> Option<(Self::RxToken<'_>, Self::TxToken<'_>)> {
-        let can_answer = self.prepare_transmit();
+        let late = self.ablation.off(Mechanism::TransmitInHand);
+        let can_answer = if late {
+            self.prepare_nothing()
+        } else {
+            self.prepare_transmit()
+        };
         self.fill_pending();
         if !can_answer || self.pending.is_none() {
             return None;
         }
         let Reserved {
             nic,
+            #[cfg(feature = "ablation")]
+            pool,
             ingress,
             max_frame,
             spare,
@@ -186,6 +220,8 @@ impl<'m, N: Nic<'m>> Device for Reserved<'m, N> {
             spare,
             backlog,
             max_frame: *max_frame,
+            #[cfg(feature = "ablation")]
+            late: late.then_some(*pool),
         };
         Some((RxToken { pending }, tx))
     }
@@ -200,6 +236,8 @@ impl<'m, N: Nic<'m>> Device for Reserved<'m, N> {
             spare: &mut self.spare,
             backlog: &mut self.backlog,
             max_frame: self.max_frame,
+            #[cfg(feature = "ablation")]
+            late: None,
         })
     }
 
@@ -244,6 +282,31 @@ pub struct TxToken<'a, 'm, N> {
     /// Empty, until the card refuses.
     backlog: &'a mut Option<Skb<'m>>,
     max_frame: usize,
+    /// Where the skb comes from when none is in hand (N5).
+    #[cfg(feature = "ablation")]
+    late: Option<&'a SkbPool<'m>>,
+}
+
+#[cfg(feature = "ablation")]
+impl<'m, N: Nic<'m>> TxToken<'_, 'm, N> {
+    /// Sends a frame whose memory is looked for only now: without any, or without room in the
+    /// ring, it is lost.
+    fn send_late<R>(self, pool: &SkbPool<'m>, len: usize, f: impl FnOnce(&mut [u8]) -> R) -> R {
+        let Ok(mut skb) = pool.alloc_tx() else {
+            let mut scratch = [0; SCRATCH];
+            let frame = &mut scratch[..len];
+            let result = f(frame);
+            self.ingress.count_lost(frame);
+            return result;
+        };
+        let result = f(skb.put(len).expect("an skb holds any frame of the card"));
+        if let Ok(skb) = self.ingress.egress(skb)
+            && let Err(skb) = self.nic.transmit(skb)
+        {
+            self.ingress.count_lost(skb.data());
+        }
+        result
+    }
 }
 
 impl<'m, N: Nic<'m>> ::smoltcp::phy::TxToken for TxToken<'_, 'm, N> {
@@ -252,6 +315,10 @@ impl<'m, N: Nic<'m>> ::smoltcp::phy::TxToken for TxToken<'_, 'm, N> {
     /// If `len` exceeds the `max_transmission_unit` of the device's capabilities.
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
         assert!(len <= self.max_frame, "a frame larger than the device said");
+        #[cfg(feature = "ablation")]
+        if let Some(pool) = self.late {
+            return self.send_late(pool, len, f);
+        }
         let mut skb = self.spare.take().expect("a token is made with a spare");
         // `Reserved::new` checked that such a frame fits.
         let result = f(skb.put(len).expect("an skb holds any frame of the card"));

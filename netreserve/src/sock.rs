@@ -8,6 +8,7 @@ use core::fmt;
 use lock_api::Mutex;
 use mempool::CriticalSection;
 
+use crate::ablation::{Ablation, Mechanism};
 use crate::probe::{Keyed, Probe, Slot, hash_words};
 use crate::{DropReason, Protocol, Skb};
 
@@ -123,6 +124,7 @@ struct State<'m> {
     rmem: ProtocolMemory,
     peak: usize,
     serial: u32,
+    ablation: Ablation,
 }
 
 /// A bound socket: what a [`Slot`] of a [`SocketTable`] holds.
@@ -197,6 +199,7 @@ impl<'m> SocketTable<'m> {
                 rmem: ProtocolMemory::each(0),
                 peak: 0,
                 serial: 0,
+                ablation: Ablation::NONE,
             }),
         }
     }
@@ -272,6 +275,27 @@ impl<'m> SocketTable<'m> {
             number: port,
         };
         self.state.lock().enqueue(port, skb)
+    }
+
+    /// Whether a socket is bound to `port`.
+    pub(crate) fn is_bound(&self, protocol: Protocol, port: u16) -> bool {
+        let port = Port {
+            protocol,
+            number: port,
+        };
+        self.state.lock().sockets.get(port).is_some()
+    }
+
+    /// Whether the sockets of `protocol` may hold `size` bytes more.
+    pub(crate) fn has_room(&self, protocol: Protocol, size: usize) -> bool {
+        self.state.lock().has_room(protocol, size)
+    }
+
+    /// Switches a mechanism of this table off, for good. A mechanism of another object changes
+    /// nothing.
+    #[cfg(feature = "ablation")]
+    pub fn ablate(&self, mechanism: Mechanism) {
+        self.state.lock().ablation.ablate(mechanism);
     }
 
     /// Takes the oldest skb out of a socket's queue: the whole frame, as it was received. Its
@@ -352,23 +376,29 @@ impl<'m> State<'m> {
             .filter(|socket| socket.id == id)
     }
 
+    fn has_room(&mut self, protocol: Protocol, size: usize) -> bool {
+        let held = *self.rmem.of(protocol);
+        size <= self.limit.of(protocol).saturating_sub(held)
+    }
+
     fn enqueue(&mut self, port: Port, skb: Skb<'m>) -> Result<SocketId, (DropReason, Skb<'m>)> {
         let size = skb.truesize();
+        let limited = !self.ablation.off(Mechanism::SocketLimits);
+        let room = self.has_room(port.protocol, size);
         let Some(socket) = self.sockets.get_mut(port) else {
             return Err((DropReason::NoSocket, skb));
         };
-        if size > socket.rcvbuf.saturating_sub(socket.rmem) {
+        if limited && size > socket.rcvbuf.saturating_sub(socket.rmem) {
             return Err((DropReason::RcvbufFull, skb));
         }
-        let rmem = self.rmem.of(port.protocol);
-        if size > self.limit.of(port.protocol).saturating_sub(*rmem) {
+        if limited && !room {
             return Err((DropReason::ProtocolMemoryFull, skb));
         }
         let index = self.free;
         let Some(entry) = self.entries.get_mut(index as usize) else {
             return Err((DropReason::QueueFull, skb));
         };
-        *rmem += size;
+        *self.rmem.of(port.protocol) += size;
         self.free = entry.next;
         entry.next = NIL;
         socket.rmem += size;

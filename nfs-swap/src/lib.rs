@@ -93,10 +93,12 @@
 //! | `std` | `transport::std`: non-blocking `std::net` TCP |
 //! | `smoltcp` | `transport::smoltcp`: TCP on a smoltcp stack of its own, with VMIO flows |
 //! | `defmt` | `defmt::Format` on errors and statistics |
+//! | `ablation` | every `Mechanism` can be switched off (`ablate`), for tests and demonstrations; never enable it in a product |
 
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod ablation;
 mod client;
 mod error;
 pub mod mount;
@@ -109,6 +111,8 @@ pub mod transport;
 mod url;
 pub mod xdr;
 
+#[cfg(feature = "ablation")]
+pub use ablation::Mechanism;
 pub use client::{CallError, Client, ClientConfig};
 pub use error::{ProtocolError, RequestError, Stage, SwapFileError};
 pub use stats::Stats;

@@ -140,6 +140,19 @@ fn activation_nests() {
     deactivate(&mut swap).unwrap();
 }
 
+#[cfg(feature = "ablation")]
+#[test]
+fn s6_without_nesting_the_first_deactivation_ends_all() {
+    let rig = Rig::new();
+    let mut swap = rig.swap(4, |_| {});
+    swap.ablate(nfs_swap::Mechanism::Nesting);
+    activate(&mut swap).unwrap();
+    activate(&mut swap).unwrap();
+    deactivate(&mut swap).unwrap();
+    let refused = submit(&mut swap, IoOp::Write, 1, [page(1, 1)]).unwrap_err();
+    assert_eq!(refused.error, SubmitError::Inactive);
+}
+
 #[test]
 fn deactivation_waits_for_what_is_in_flight() {
     let rig = Rig::new();

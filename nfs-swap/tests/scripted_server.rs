@@ -264,6 +264,16 @@ fn holes_are_refused_unless_they_are_allowed() {
     deactivate(&mut swap).unwrap();
 }
 
+#[cfg(feature = "ablation")]
+#[test]
+fn s6_without_a_look_at_the_file_holes_are_taken() {
+    let (server, mut swap) = start(|_| Answer::Normal);
+    server.file.lock().unwrap().used = 4096;
+    swap.ablate(nfs_swap::Mechanism::FileCheck);
+    activate(&mut swap).unwrap();
+    deactivate(&mut swap).unwrap();
+}
+
 #[test]
 fn a_file_that_may_not_be_written_is_refused() {
     let (server, mut swap) = start(|_| Answer::Normal);

@@ -418,3 +418,27 @@ fn a_refused_connection_is_down_by_name() {
     }
     assert_eq!(link, Link::Down(LinkDown::Refused));
 }
+
+#[cfg(feature = "ablation")]
+#[test]
+fn s7_without_its_mechanism_the_first_packets_are_untagged() {
+    let log = Log::default();
+    let (machine, router) = wire(&log);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut router = Router::new(router, listener.local_addr().unwrap());
+    let (mut slots, mut peers) = ([const { Slot::EMPTY }; 4], [const { Slot::EMPTY }; 4]);
+    let table = FlowTable::new(&mut slots, &mut peers);
+    let mut storage = Storage::new();
+    let mut transport = transport(machine, &table, &log, &mut storage);
+    transport.ablate(nfs_swap::Mechanism::TagBeforeSyn);
+    transport.connect(NFS, now()).unwrap();
+    while transport.poll(now()) == Link::Connecting {
+        assert!(!table.any());
+        router.run();
+    }
+    assert_eq!(transport.poll(now()), Link::Up);
+    assert!(table.any(), "now it is tagged");
+    assert!(matches!(log.borrow()[0], Event::Sent(_)));
+    transport.close();
+    assert!(!table.any());
+}

@@ -9,6 +9,7 @@ use core::task::Poll;
 
 use mempool::FRAME_SIZE;
 
+use crate::ablation::{Ablation, Mechanism};
 use crate::slots::{self, SlotMap};
 use crate::{
     AddressSpace, CLUSTER_FRAMES, Completion, Geometry, Instant, PageFrame, Refused, SlotRun,
@@ -47,6 +48,7 @@ pub struct SwapArea<'s, F, A> {
     activating: bool,
     rejected: Option<Misfit>,
     in_flight: usize,
+    ablation: Ablation,
     _frames: PhantomData<fn(F) -> F>,
 }
 
@@ -69,6 +71,7 @@ impl<'s, F: PageFrame, A: AddressSpace<F>> SwapArea<'s, F, A> {
             activating: false,
             rejected: None,
             in_flight: 0,
+            ablation: Ablation::NONE,
             _frames: PhantomData,
         }
     }
@@ -151,7 +154,8 @@ impl<'s, F: PageFrame, A: AddressSpace<F>> SwapArea<'s, F, A> {
         if self.activations == 0 {
             return Poll::Ready(Err(DeactivateError::Inactive));
         }
-        if self.activations == 1 && self.map.used() > 0 {
+        let looks = !self.ablation.off(Mechanism::SlotsInUse);
+        if looks && self.activations == 1 && self.map.used() > 0 {
             let slots = self.map.used();
             return Poll::Ready(Err(DeactivateError::InUse { slots }));
         }
@@ -164,6 +168,13 @@ impl<'s, F: PageFrame, A: AddressSpace<F>> SwapArea<'s, F, A> {
             self.geometry = None;
         }
         Poll::Ready(result.map_err(DeactivateError::Space))
+    }
+
+    /// Switches a mechanism of this area off, for good. A mechanism of another object changes
+    /// nothing.
+    #[cfg(feature = "ablation")]
+    pub fn ablate(&mut self, mechanism: Mechanism) {
+        self.ablation.ablate(mechanism);
     }
 
     /// Ends an activation that has only begun.

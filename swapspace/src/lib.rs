@@ -47,7 +47,8 @@
 //! # Features
 //!
 //! `std`: the host's critical section, for hosted programs. `defmt`: formats for errors and
-//! statistics.
+//! statistics. `ablation`: every `Mechanism` can be switched off (`ablate`), for tests and
+//! demonstrations; never enable it in a product.
 //!
 //! # Guarantees
 //!
@@ -62,6 +63,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod ablation;
 mod address_space;
 mod area;
 mod backend;
@@ -73,6 +75,8 @@ mod pager;
 mod slots;
 mod time;
 
+#[cfg(feature = "ablation")]
+pub use ablation::Mechanism;
 pub use address_space::{
     AddressSpace, CLUSTER_FRAMES, Completion, ErrorKind, FrameList, Geometry, IoClass, IoOp,
     PageFrame, Refused, Slot, SpaceError, SubmitError, SwapIo, Ticket,

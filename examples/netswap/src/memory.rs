@@ -110,7 +110,7 @@ impl Memory {
         let skbs: &'static SizedCache<'static> =
             forever(SizedCache::new("skb", zone, SKB_SIZE, 0).expect("two to a frame"));
         if !args.has(Mechanism::SlabAdmission) {
-            skbs.set_admission(false);
+            skbs.ablate(mempool::Mechanism::SlabAdmission);
         }
         let token = zone.claim_memalloc().expect("nobody claimed it before");
         Ok(Memory {

@@ -70,7 +70,7 @@ impl Network {
         let ingress: &'static Ingress<'static> =
             forever(Ingress::new(flows, sockets, MACHINE_MAC.0));
         if !args.has(Mechanism::VmioFilter) {
-            ingress.set_vmio_filter(false);
+            ingress.ablate(netreserve::Mechanism::VmioFilter);
         }
         Network {
             flows,

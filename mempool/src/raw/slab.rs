@@ -12,6 +12,7 @@ use core::slice;
 
 use super::frame::Frame;
 use crate::SLAB_HEADER;
+use crate::ablation::{Ablation, Mechanism};
 
 /// Ends a chain of free objects.
 const NONE: u16 = u16::MAX;
@@ -49,6 +50,7 @@ pub(crate) struct Slabs<'z> {
     count: [usize; 2],
     /// Ordinary slabs without an object in use; at most one is kept.
     empty: usize,
+    pub(crate) ablation: Ablation,
 }
 
 // SAFETY: the pointers lead only to slabs that this value owns, reached under `&mut self`.
@@ -64,6 +66,7 @@ impl<'z> Slabs<'z> {
             per_slab,
             count: [0; 2],
             empty: 0,
+            ablation: Ablation::NONE,
         }
     }
 
@@ -153,22 +156,41 @@ impl<'z> Slabs<'z> {
         if !empty {
             return;
         }
-        if object.from_reserve || self.empty > 0 {
-            drop(self.release(slab, object.from_reserve));
+        let kept = if object.from_reserve {
+            self.ablation.off(Mechanism::SlabRelease)
         } else {
+            self.empty == 0
+        };
+        if !kept {
+            drop(self.release(slab, object.from_reserve));
+        } else if !object.from_reserve {
             self.empty += 1;
         }
     }
 
-    /// Takes out the slab that is kept empty, if there is one. O(partial slabs).
+    /// Takes out a slab that is kept empty, if there is one. O(partial slabs).
     pub(crate) fn shrink(&mut self) -> Option<Frame<'z>> {
-        let mut at = self.partial[0].head;
+        if self.empty > 0
+            && let Some(slab) = self.find_empty(false)
+        {
+            self.empty -= 1;
+            return Some(self.release(slab, false));
+        }
+        if self.ablation.off(Mechanism::SlabRelease)
+            && let Some(slab) = self.find_empty(true)
+        {
+            return Some(self.release(slab, true));
+        }
+        None
+    }
+
+    fn find_empty(&self, from_reserve: bool) -> Option<NonNull<Header<'z>>> {
+        let mut at = self.partial[usize::from(from_reserve)].head;
         while let Some(slab) = at {
             // SAFETY: slabs on a list are alive.
             let header = unsafe { slab.as_ref() };
             if header.in_use == 0 {
-                self.empty -= 1;
-                return Some(self.release(slab, false));
+                return Some(slab);
             }
             at = header.next;
         }
@@ -217,8 +239,8 @@ impl<'z> Slabs<'z> {
 impl Drop for Slabs<'_> {
     fn drop(&mut self) {
         // Objects borrow their cache: those in use were forgotten, and their slabs leak with them.
-        // All others are empty, and at most one of those was kept.
-        drop(self.shrink());
+        // All others are empty, and were kept.
+        while self.shrink().is_some() {}
     }
 }
 
@@ -232,8 +254,9 @@ fn object_at(slab: NonNull<Header<'_>>, index: u16, stride: usize) -> NonNull<u8
 
 /// Takes an object back when its handle is dropped.
 pub(crate) trait ObjectHome: Sync {
-    /// Calls `give` once with the slabs that the object came from, under their lock.
-    fn returned(&self, give: &mut dyn FnMut(&mut Slabs<'_>));
+    /// Calls `give` once with the slabs that the object came from, under their lock, and updates
+    /// its books.
+    fn returned(&self, from_reserve: bool, give: &mut dyn FnMut(&mut Slabs<'_>));
 }
 
 /// An owned object of a [`SizedCache`](crate::SizedCache): bytes, given back on drop. The bytes are
@@ -276,7 +299,7 @@ impl<'c> Buffer<'c> {
 impl Drop for Buffer<'_> {
     fn drop(&mut self) {
         let mut given = false;
-        self.home.returned(&mut |slabs| {
+        self.home.returned(self.object.from_reserve, &mut |slabs| {
             assert!(
                 !core::mem::replace(&mut given, true),
                 "an object is given back once"

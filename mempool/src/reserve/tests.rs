@@ -178,3 +178,42 @@ fn a_root_is_not_disconnected_and_a_zone_is_not_given_back_more_than_it_set_asid
     root.set_limit(0, 0).unwrap();
     assert_eq!(m.zone.stats().reserve, 0);
 }
+
+#[cfg(feature = "ablation")]
+mod ablation {
+    use super::*;
+
+    #[test]
+    fn m5_without_backing_limits_rise_over_no_frames_and_nothing_underflows() {
+        let m = machine(64);
+        let (root, rx) = (Node::root("total", &m.zone), Node::new("rx"));
+        root.ablate(Mechanism::Backing);
+        rx.set_limit(100, 1000).unwrap();
+        rx.connect(&root).unwrap();
+        assert_eq!((root.pages(), m.zone.stats().reserve), (1000, 0));
+        assert!(rx.charge(100).is_ok());
+        rx.disconnect().unwrap();
+        assert_eq!((root.pages(), m.zone.stats().reserve), (0, 0));
+    }
+
+    #[test]
+    fn m6_without_their_mechanisms_charges_are_too_few_or_too_many() {
+        for (mechanism, full, over, left) in [
+            (Mechanism::FullCharge, false, true, 0),
+            (Mechanism::ChargeLimit, true, true, 0),
+            (Mechanism::Uncharge, true, false, 100),
+        ] {
+            let m = machine(64);
+            let (root, rx) = (Node::root("total", &m.zone), Node::new("rx"));
+            rx.set_limit(100, 1).unwrap();
+            rx.connect(&root).unwrap();
+            rx.ablate(mechanism);
+            let first = rx.charge(100);
+            assert_eq!(first.is_ok(), full, "{mechanism:?}");
+            assert_eq!(rx.charge(1).is_ok(), over, "{mechanism:?}");
+            assert!(rx.charge(usize::MAX).is_err(), "no count holds so many");
+            drop(first);
+            assert_eq!(rx.usage(), left, "{mechanism:?}");
+        }
+    }
+}

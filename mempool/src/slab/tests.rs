@@ -49,7 +49,7 @@ fn m4_reserve_object_never_reaches_ordinary_caller() {
 fn m4_without_admission_ordinary_callers_eat_the_reserve() {
     let m = machine(64);
     let cache = SizedCache::new("skb", &m.zone, SKB, 0).unwrap();
-    cache.set_admission(false);
+    cache.ablate(Mechanism::SlabAdmission);
     let (token, _held) = exhausted(&m, &cache);
     let _emergency = cache.alloc(token.gfp(Gfp::ATOMIC)).unwrap();
     assert!(cache.alloc(Gfp::ATOMIC).unwrap().from_reserve());
@@ -180,7 +180,9 @@ proptest! {
                 let (buffer, byte) = held.swap_remove(which.index(held.len()));
                 prop_assert!(buffer.iter().all(|b| *b == byte));
             }
-            prop_assert_eq!(cache.stats().in_use, held.len());
+            let reserve = held.iter().filter(|(buffer, _)| buffer.from_reserve()).count();
+            let stats = cache.stats();
+            prop_assert_eq!((stats.in_use, stats.reserve_objects), (held.len(), reserve));
         }
         for (buffer, byte) in held {
             prop_assert!(buffer.iter().all(|b| *b == byte));
@@ -224,5 +226,54 @@ fn impossible_slabs_are_refused() {
         let cache: Result<SizedCache<'_>, _> =
             SizedCache::new("x", &m.zone, usize::MAX / 64, order);
         assert!(matches!(cache, Err(CacheError::ObjectTooLarge)), "{order}");
+    }
+}
+
+#[test]
+fn objects_in_reserve_memory_are_counted_until_they_come_back() {
+    let m = machine(64);
+    let cache = SizedCache::new("skb", &m.zone, SKB, 0).unwrap();
+    let (token, mut held) = exhausted(&m, &cache);
+    assert_eq!(cache.stats().reserve_objects, 0);
+    let emergency: Vec<_> = (0..3)
+        .map(|_| cache.alloc(token.gfp(Gfp::ATOMIC)).unwrap())
+        .collect();
+    assert_eq!(cache.stats().reserve_objects, 3);
+    held.pop();
+    assert_eq!(cache.stats().reserve_objects, 3);
+    drop(emergency);
+    assert_eq!(cache.stats().reserve_objects, 0);
+}
+
+#[cfg(feature = "ablation")]
+#[test]
+fn m4_without_release_empty_reserve_slabs_stay_until_the_cache_is_shrunk_or_dropped() {
+    for shrunk in [true, false] {
+        let m = machine(64);
+        let cache = SizedCache::new("skb", &m.zone, SKB, 0).unwrap();
+        cache.ablate(Mechanism::SlabRelease);
+        let (token, held) = exhausted(&m, &cache);
+        let emergency = || -> Vec<_> {
+            (0..4)
+                .map(|_| cache.alloc(token.gfp(Gfp::ATOMIC)).unwrap())
+                .collect()
+        };
+        drop(emergency());
+        assert_eq!(
+            (m.zone.stats().reserve_in_use, cache.stats().reserve_objects),
+            (2, 0)
+        );
+        assert!(cache.alloc(Gfp::ATOMIC).is_err(), "admission goes on");
+        let again = emergency();
+        assert_eq!(m.zone.stats().reserve_in_use, 2, "they are used again");
+        drop((again, held));
+        if shrunk {
+            assert_eq!((cache.shrink(), cache.stats().reserve_slabs), (3, 0));
+        }
+        drop(cache);
+        assert_eq!(
+            (m.zone.stats().free, m.zone.stats().reserve_in_use),
+            (64, 0)
+        );
     }
 }

@@ -161,3 +161,63 @@ fn bad_arguments_are_named() {
         Err(ZoneError::TooSmall { needed: 17, .. })
     ));
 }
+
+#[cfg(feature = "ablation")]
+mod ablation {
+    use super::*;
+
+    #[test]
+    fn m1_without_its_mechanisms_who_should_not_is_entitled() {
+        let m = machine(64);
+        let token = m.zone.claim_memalloc().unwrap();
+        m.zone.ablate(Mechanism::InterruptEntitlement);
+        m.zone.ablate(Mechanism::NoMemalloc);
+        m.zone.ablate(Mechanism::ScopeEnd);
+        let scope = m.zone.memalloc(&token);
+        let irq = m.task.interrupt();
+        assert!(m.zone.entitled(Gfp::ATOMIC));
+        assert!(m.zone.entitled(Gfp::KERNEL | Gfp::NOMEMALLOC));
+        drop((irq, scope));
+        assert!(m.zone.entitled(Gfp::KERNEL), "the scope left it behind");
+    }
+
+    #[test]
+    fn m2_without_its_mechanisms_ordinary_callers_eat_the_reserve() {
+        for (mechanism, gfp, left) in [
+            (None, Gfp::KERNEL, 40 + 8),
+            (Some(Mechanism::ReserveMark), Gfp::KERNEL, 8),
+            (Some(Mechanism::DiscountOnMinOnly), Gfp::KERNEL, 40 + 8),
+            (Some(Mechanism::DiscountOnMinOnly), Gfp::ATOMIC, 18),
+            // Of another object.
+            (Some(Mechanism::Backing), Gfp::KERNEL, 40 + 8),
+        ] {
+            let m = machine(64);
+            m.zone.grow(40).unwrap();
+            if let Some(mechanism) = mechanism {
+                m.zone.ablate(mechanism);
+            }
+            let held = drain(&m.zone, gfp);
+            assert_eq!(m.zone.stats().free, left, "{mechanism:?}");
+            assert!(held.iter().all(|frame| !frame.from_reserve()));
+        }
+    }
+
+    #[test]
+    fn m3_without_its_mechanisms_the_tag_says_nothing() {
+        for (mechanism, early, late) in [
+            (Mechanism::TagWhenNeeded, true, true),
+            (Mechanism::ReserveTag, false, false),
+        ] {
+            let m = machine(64);
+            m.zone.grow(16).unwrap();
+            m.zone.ablate(mechanism);
+            let token = m.zone.claim_memalloc().unwrap();
+            let entitled = || m.zone.alloc(0, token.gfp(Gfp::KERNEL)).unwrap();
+            assert_eq!(entitled().from_reserve(), early);
+            let held = drain(&m.zone, Gfp::KERNEL);
+            assert!(held.iter().all(|frame| !frame.from_reserve()));
+            assert_eq!(entitled().from_reserve(), late);
+            assert_eq!(m.zone.stats().reserve_in_use, 0);
+        }
+    }
+}

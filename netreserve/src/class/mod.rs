@@ -153,6 +153,14 @@ pub fn classify_outgoing(frame: &[u8], flows: &FlowTable<'_>) -> Class {
     judge(frame, flows, Direction::Sent)
 }
 
+/// The transport protocol in a frame that is no fragment.
+pub(crate) fn protocol(frame: &[u8]) -> Option<Protocol> {
+    match parse::ethernet(frame) {
+        Ok(Parsed::Transport(conversation)) => Some(conversation.protocol),
+        _ => None,
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Direction {
     Received,

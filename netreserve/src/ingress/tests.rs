@@ -4,8 +4,8 @@ use core::net::SocketAddrV4;
 use super::*;
 use crate::Protocol;
 use crate::testbed::{
-    LOCAL, Machine, RX_RING, SERVER, SKB, STRANGER, SWAP, arp, ethernet, fragment, icmp, ipv4,
-    machine, packet,
+    LOCAL, Machine, SERVER, SKB, STRANGER, SWAP, arp, ethernet, fragment, icmp, ipv4, machine,
+    packet,
 };
 
 const UDP_PORT: u16 = 9;
@@ -146,9 +146,9 @@ fn n2_a_flood_into_the_reserve_leaves_nothing_behind() {
 #[test]
 fn without_the_filter_a_flood_takes_the_whole_receive_reserve() {
     let (m, _) = swapping(usize::MAX);
-    m.ingress.set_vmio_filter(false);
+    m.ingress.ablate(Mechanism::VmioFilter);
     let _hog = m.exhaust();
-    for _ in 0..crate::rx_skbs(RX_RING) {
+    for _ in 0..crate::rx_skbs(crate::testbed::RX_RING) {
         let verdict = m.ingress.receive(m.skb(&to_port(UDP_PORT)));
         assert!(matches!(verdict, Verdict::Delivered(_)));
     }
@@ -235,4 +235,95 @@ fn n6_an_emergency_skb_is_sent_with_vmio_in_it_or_not_at_all() {
     assert_eq!((stats.sent_emergency, stats.dropped.total()), (2, 1));
     drop(hog);
     m.assert_quiescent();
+}
+
+#[cfg(feature = "ablation")]
+mod ablation {
+    use super::*;
+    use crate::Skb;
+
+    /// A machine without ordinary memory and without `mechanism`.
+    fn without(mechanism: Mechanism) -> (Machine, crate::testbed::Hog) {
+        let (m, _) = swapping(8 * SKB);
+        m.ingress.ablate(mechanism);
+        let hog = m.exhaust();
+        (m, hog)
+    }
+
+    #[test]
+    fn n2_without_its_mechanisms_what_does_not_serve_the_vm_stays_in_the_reserve() {
+        let (m, _hog) = without(Mechanism::EmergencyUnclaimed);
+        for (frame, emergency, ordinary) in foreign_frames() {
+            let verdict = m.ingress.receive(m.skb(&frame));
+            match ordinary {
+                Some(DropReason::Malformed | DropReason::OtherHost) | None => {
+                    assert_eq!(reason(verdict), emergency);
+                }
+                Some(ordinary) => assert!(
+                    matches!(&verdict, Verdict::Unclaimed(skb, reason)
+                        if *reason == ordinary && skb.is_emergency()),
+                    "{verdict:?} instead of {ordinary}"
+                ),
+            }
+        }
+
+        let (m, _hog) = without(Mechanism::EgressFilter);
+        let mut skb = m.pool.alloc_tx().unwrap();
+        let foreign = packet(Protocol::Udp, LOCAL, STRANGER, 9);
+        skb.put(foreign.len()).unwrap().copy_from_slice(&foreign);
+        assert!(m.ingress.egress(skb).is_ok_and(|skb| skb.is_emergency()));
+    }
+
+    #[test]
+    fn n4_without_limits_the_entries_alone_bound_a_queue() {
+        let (m, socket) = swapping(0);
+        m.sockets.ablate(Mechanism::SocketLimits);
+        let verdict = m.ingress.receive(m.skb(&to_port(UDP_PORT)));
+        assert!(matches!(verdict, Verdict::Delivered(id) if id == socket));
+        assert_eq!(m.sockets.close(socket), Some(1));
+        assert_eq!(m.sockets.total_rmem(), 0);
+    }
+
+    #[test]
+    fn n7_without_the_bypass_full_sockets_hold_the_server_up() {
+        let (m, _) = swapping(usize::MAX);
+        m.ingress.ablate(Mechanism::VmioBypass);
+        m.sockets.bind(Protocol::Tcp, 80, usize::MAX).unwrap();
+        let reply = || {
+            m.ingress
+                .receive(m.skb(&packet(Protocol::Tcp, SERVER, LOCAL, 9)))
+        };
+        let web = SocketAddrV4::new(*LOCAL.ip(), 80);
+        let fill = |protocol, to| {
+            let frame = packet(protocol, STRANGER, to, 9);
+            while let Verdict::Delivered(_) = m.ingress.receive(m.skb(&frame)) {}
+        };
+        fill(Protocol::Udp, SocketAddrV4::new(*LOCAL.ip(), UDP_PORT));
+        assert!(matches!(reply(), Verdict::Swap(_)), "TCP has room");
+        fill(Protocol::Tcp, web);
+        assert_eq!(reason(reply()), DropReason::ProtocolMemoryFull);
+        assert_eq!(m.ingress.stats().vmio_dropped, 1);
+    }
+
+    #[test]
+    fn n8_without_its_mechanisms_the_neighbour_entry_is_lost() {
+        let (m, _hog) = without(Mechanism::ControlPlane);
+        for (frame, expected) in [
+            (arp(*SERVER.ip(), *LOCAL.ip()), DropReason::EmergencyArp),
+            (
+                icmp(3, Protocol::Tcp, LOCAL, SERVER),
+                DropReason::EmergencyIcmp,
+            ),
+        ] {
+            assert_eq!(reason(m.ingress.receive(m.skb(&frame))), expected);
+        }
+        assert_eq!(m.ingress.stats().vmio_dropped, 2);
+
+        let (m, hog) = without(Mechanism::ForeignArp);
+        let foreign = arp(*STRANGER.ip(), *LOCAL.ip());
+        let swap = |skb: Skb<'static>| matches!(m.ingress.receive(skb), Verdict::Swap(_));
+        assert!(swap(m.skb(&foreign)), "in an emergency skb");
+        drop(hog);
+        assert!(swap(m.skb(&foreign)), "in an ordinary one");
+    }
 }

@@ -107,3 +107,70 @@ fn headroom_is_in_front_of_every_skb() {
     let skb = pool.alloc_rx().unwrap();
     assert_eq!((skb.headroom(), skb.tailroom()), (64, SKB - 64));
 }
+
+#[cfg(feature = "ablation")]
+mod ablation {
+    use super::*;
+
+    #[test]
+    fn n1_without_its_mechanisms_the_reserve_is_taken_early_or_for_nobody() {
+        let m = machine();
+        m.flows.add(SWAP).unwrap();
+        m.pool.ablate(Mechanism::OrdinaryFirst);
+        let all: Vec<_> = (0..=rx_skbs(RX_RING))
+            .map(|_| m.pool.alloc_rx().unwrap().is_emergency())
+            .collect();
+        assert!(all.iter().all(|emergency| *emergency));
+        let held: Vec<_> = (0..=rx_skbs(RX_RING))
+            .map(|_| m.pool.alloc_rx().unwrap())
+            .collect();
+        assert_eq!(m.rx.usage(), m.rx.limit());
+        assert!(!held[rx_skbs(RX_RING)].is_emergency(), "no charge is left");
+        drop(held);
+        m.assert_quiescent();
+
+        let m = machine();
+        m.pool.ablate(Mechanism::FlowGate);
+        let _hog = m.exhaust();
+        assert!(m.pool.alloc_rx().unwrap().is_emergency());
+    }
+
+    #[test]
+    fn n3_without_its_charge_an_skb_of_the_reserve_looks_ordinary() {
+        let m = machine();
+        m.flows.add(SWAP).unwrap();
+        m.pool.ablate(Mechanism::ChargeWithSkb);
+        let hog = m.exhaust();
+        let skb = m.pool.alloc_rx().unwrap();
+        assert_eq!((skb.is_emergency(), m.rx.usage()), (false, 0));
+        assert_eq!(m.cache.stats().reserve_objects, 1);
+        drop((skb, hog));
+        m.assert_quiescent();
+    }
+
+    #[test]
+    fn m6_without_the_second_try_ordinary_memory_stays_charged() {
+        let m = machine();
+        m.flows.add(SWAP).unwrap();
+        let cache = leak(Refilled {
+            cache: m.cache,
+            hog: Mutex::new(Some(m.exhaust())),
+        });
+        let pool = SkbPool::new(cache, m.rx, m.tx, m.flows, m.token);
+        pool.ablate(Mechanism::RetryOrdinary);
+        let skb = pool.alloc_rx().unwrap();
+        assert_eq!((skb.is_emergency(), m.rx.usage()), (true, SKB));
+        assert_eq!(m.cache.stats().reserve_objects, 0);
+    }
+
+    #[test]
+    fn m7_without_it_an_ordinary_sender_dips_uncharged() {
+        let m = machine();
+        m.pool.ablate(Mechanism::BestEffort);
+        let _hog = m.exhaust();
+        assert!(m.pool.alloc_tx_ordinary().is_err());
+        let _scope = m.zone.memalloc(&m.token);
+        let _skb = m.pool.alloc_tx_ordinary().unwrap();
+        assert_eq!((m.tx.usage(), m.zone.stats().reserve_in_use), (0, 1));
+    }
+}

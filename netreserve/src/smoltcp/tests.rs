@@ -301,3 +301,48 @@ fn a_lending_device_is_a_card_too_and_its_oversized_frames_are_counted() {
     drop(nic);
     m.assert_quiescent();
 }
+
+#[cfg(feature = "ablation")]
+mod ablation {
+    use super::*;
+
+    #[test]
+    fn n5_without_a_transmit_skb_in_hand_the_answer_is_lost() {
+        let (m, mut device) = device([reply(), reply(), reply()]);
+        device.ablate(Mechanism::TransmitInHand);
+        let hog = m.exhaust();
+        let mut taken: Vec<_> = core::iter::from_fn(|| m.pool.alloc_tx().ok()).collect();
+        let mut answer = || {
+            let (rx, tx) = device.receive(Instant::ZERO).unwrap();
+            assert_eq!(rx.consume(<[u8]>::to_vec), reply());
+            let request = request();
+            tx.consume(request.len(), |bytes| bytes.copy_from_slice(&request));
+            (device.nic().sending.len(), m.ingress.stats().vmio_dropped)
+        };
+        assert_eq!(answer(), (0, 1), "no memory");
+        taken.clear();
+        assert_eq!(answer(), (1, 1));
+        for _ in 1..TX_RING {
+            assert!(send(&mut device, &request()));
+        }
+        let (rx, tx) = device.receive(Instant::ZERO).unwrap();
+        rx.consume(|_| ());
+        let full = request();
+        tx.consume(full.len(), |bytes| bytes.copy_from_slice(&full));
+        assert_eq!(m.ingress.stats().vmio_dropped, 2, "no room in the ring");
+        assert!(device.spare.is_none() && device.backlog.is_none());
+        drop((device, hog));
+        m.assert_quiescent();
+    }
+
+    #[test]
+    fn n6_without_the_exchange_the_spare_stays_in_the_reserve() {
+        let (m, mut device) = device([]);
+        device.ablate(Mechanism::SpareExchange);
+        let hog = m.exhaust();
+        assert!(device.transmit(Instant::ZERO).is_some());
+        drop(hog);
+        assert!(device.transmit(Instant::ZERO).is_some());
+        assert_eq!(m.tx.usage(), SKB);
+    }
+}

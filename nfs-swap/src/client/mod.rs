@@ -12,6 +12,7 @@ use core::time::Duration;
 
 use swapspace::{Completion, Geometry, Instant, PageFrame, Refused, SubmitError, SwapIo, Ticket};
 
+use crate::ablation::{Ablation, Mechanism};
 use crate::error::RequestError;
 use crate::nfs3::{Fh, StableHow};
 use crate::rpc::{Credential, SlotTable};
@@ -25,6 +26,9 @@ pub use control::CallError;
 
 /// A silent connection is given at most this many times the first RPC timeout.
 const BACKOFF_MAX: u32 = 8;
+
+/// When a call is due that is never to be made.
+const END_OF_TIME: Instant = Instant::from_micros(u64::MAX);
 
 /// How a client behaves. [`Default`] suits a server on the local network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +124,7 @@ pub struct Client<F, const N: usize> {
     patience: Duration,
     broken: bool,
     stats: Stats,
+    ablation: Ablation,
 }
 
 impl<F: PageFrame, const N: usize> Client<F, N> {
@@ -139,6 +144,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             heard: Instant::ZERO,
             broken: false,
             stats: Stats::default(),
+            ablation: Ablation::NONE,
             config,
         }
     }
@@ -153,6 +159,13 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
     #[must_use]
     pub const fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// Switches a mechanism of this client off, for good. A mechanism of another object changes
+    /// nothing.
+    #[cfg(feature = "ablation")]
+    pub fn ablate(&mut self, mechanism: Mechanism) {
+        self.ablation.ablate(mechanism);
     }
 
     /// Requests that were admitted and not yet fetched.
@@ -299,18 +312,23 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             .requests
             .iter()
             .filter(|(_, request)| !request.is_done());
-        let wakes = requests.map(|(_, request)| match request.phase {
-            Phase::Queued(Some(not_before)) => request.deadline.min(not_before),
-            _ => request.deadline,
+        let wakes = requests.flat_map(|(_, request)| {
+            let not_before = match request.phase {
+                Phase::Queued(not_before) => not_before,
+                _ => None,
+            };
+            [self.expires().then_some(request.deadline), not_before]
         });
-        wakes.chain(self.silence_ends()).min()
+        wakes.flatten().chain(self.silence_ends()).min()
     }
 
     /// Ends requests whose deadline has passed, and notices that the server has fallen silent.
     /// Ask [`needs_reset`](Self::needs_reset) afterwards. O(N).
     pub fn handle_timeout(&mut self, now: Instant) {
         for index in 0..N {
-            let overdue = |request: &Request<F>| !request.is_done() && request.deadline <= now;
+            let expires = self.expires();
+            let overdue =
+                |request: &Request<F>| expires && !request.is_done() && request.deadline <= now;
             if self.requests.get(index).is_some_and(overdue) {
                 self.expire(index);
             } else if let Some(request) = self.requests.get_mut(index)
@@ -352,7 +370,11 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
                 let error = request.overdue();
                 self.stats.timed_out += 1;
                 self.finish(index, Err(error));
-            } else if matches!(request.phase, Phase::Sending | Phase::Sent(_)) {
+            } else if !matches!(request.phase, Phase::Sending | Phase::Sent(_)) {
+                continue;
+            } else if self.ablation.off(Mechanism::Resend) {
+                request.phase = Phase::Queued(Some(END_OF_TIME));
+            } else {
                 request.phase = Phase::Queued(None);
                 request.resend = true;
             }
@@ -370,6 +392,10 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
                 self.requests.remove(index);
             }
         }
+    }
+
+    fn expires(&self) -> bool {
+        !self.ablation.off(Mechanism::Deadline)
     }
 
     /// Ends a request whose deadline has passed, at once if nothing is under way that still needs

@@ -6,6 +6,7 @@ use swapspace::{Instant, PageFrame};
 use super::Client;
 use super::control::CONTROL_MAX;
 use super::request::{Call, Phase, Request};
+use crate::ablation::Mechanism;
 use crate::error::{ProtocolError, RequestError};
 use crate::nfs3::{Commit, Nfsstat3, Read, ReadHead, StableHow, Write, WriteReply, WriteVerifier};
 use crate::rpc::{Procedure, RecordReader, Reject, ReplyHeader};
@@ -226,6 +227,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
 
     /// Carries a request on by what the server said.
     fn apply(&mut self, index: usize, reply: Reply, now: Instant) {
+        let off = |mechanism| self.ablation.off(mechanism);
         let Some(request) = self.requests.get_mut(index) else {
             return;
         };
@@ -235,9 +237,10 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             Reply::Refused(status) => self.finish(index, Err(RequestError::Nfs(status))),
             Reply::Read(ReadHead { count, eof }) => {
                 request.done += count;
-                if request.left() == 0 {
+                let ended = eof || count == 0;
+                if request.left() == 0 || ended && off(Mechanism::FileEnd) {
                     self.finish(index, Ok(()));
-                } else if eof || count == 0 {
+                } else if ended {
                     self.finish(index, Err(RequestError::FileEnded));
                 } else {
                     self.stats.short_reads += 1;
@@ -245,7 +248,9 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
                 }
             }
             Reply::Write(reply) => self.apply_write(index, reply, now),
-            Reply::Commit(verifier) if request.verifier == Some(verifier) => {
+            Reply::Commit(verifier)
+                if request.verifier == Some(verifier) || off(Mechanism::Verifier) =>
+            {
                 self.finish(index, Ok(()));
             }
             Reply::Commit(_) => self.write_again(index),
@@ -253,11 +258,13 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
     }
 
     fn apply_write(&mut self, index: usize, reply: WriteReply, now: Instant) {
+        let off = |mechanism| self.ablation.off(mechanism);
         let Some(request) = self.requests.get_mut(index) else {
             return;
         };
         // Of one boot of the server, or else what it took before may be gone.
-        let rebooted = |earlier: WriteVerifier| earlier != reply.verifier;
+        let rebooted =
+            |earlier: WriteVerifier| earlier != reply.verifier && !off(Mechanism::Verifier);
         if request.unstable && request.verifier.is_some_and(rebooted) {
             self.write_again(index);
             return;
@@ -265,13 +272,13 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
         request.verifier = Some(reply.verifier);
         request.unstable |= reply.count > 0 && reply.committed == StableHow::Unstable;
         request.done += reply.count;
-        if request.left() > 0 {
+        if request.left() > 0 && !off(Mechanism::ShortCounts) {
             self.stats.short_writes += 1;
             match reply.count {
                 0 => self.put_off(index, now),
                 _ => self.next_call(index, None),
             }
-        } else if request.unstable {
+        } else if request.unstable && !off(Mechanism::Stability) {
             request.call = Call::Commit;
             self.next_call(index, None);
         } else {

@@ -744,6 +744,96 @@ fn a_request_costs_little_beside_its_frames() {
     assert!(size_of::<Client<Frame, 1>>() <= 2560);
 }
 
+#[cfg(feature = "ablation")]
+mod ablation {
+    use super::*;
+
+    fn without(mechanism: Mechanism) -> Pair {
+        let mut pair = Pair::new();
+        pair.client.ablate(mechanism);
+        pair
+    }
+
+    /// A write of one page, and the first answer to it.
+    fn answered(mechanism: Mechanism, count: usize, committed: StableHow) -> Pair {
+        let mut pair = without(mechanism);
+        pair.write(2, 1);
+        let xid = pair.sent()[0].xid;
+        pair.receive(&write_reply(xid, count as u32, committed, BOOT_1))
+            .unwrap();
+        pair
+    }
+
+    #[test]
+    fn s2_without_its_mechanisms_a_write_completes_early() {
+        let mut pair = answered(Mechanism::Stability, PAGE, StableHow::Unstable);
+        assert_eq!(pair.completed().result, Ok(()));
+
+        let mut pair = answered(Mechanism::ShortCounts, 100, StableHow::FileSync);
+        assert_eq!(pair.completed().result, Ok(()));
+
+        let mut pair = answered(Mechanism::Verifier, PAGE, StableHow::Unstable);
+        let commit = pair.sent().remove(0);
+        assert_eq!(commit.procedure, COMMIT);
+        pair.receive(&commit_reply(commit.xid, BOOT_2)).unwrap();
+        assert_eq!(pair.completed().result, Ok(()));
+
+        let mut pair = answered(Mechanism::Verifier, 256, StableHow::Unstable);
+        let rest = pair.sent().remove(0);
+        pair.receive(&write_reply(rest.xid, 256, StableHow::FileSync, BOOT_2))
+            .unwrap();
+        assert_eq!(pair.sent()[0].procedure, COMMIT, "nothing is written again");
+    }
+
+    #[test]
+    fn s4_without_its_mechanisms_a_read_brings_rubbish_or_never_ends() {
+        let mut pair = without(Mechanism::FileEnd);
+        pair.read(7, 1);
+        let xid = pair.sent()[0].xid;
+        pair.receive(&read_reply(xid, &[1; 100], true)).unwrap();
+        let done = pair.completed();
+        assert_eq!(done.result, Ok(()));
+        assert_eq!(done.io.frames[0][100..], [7; PAGE - 100]);
+
+        let mut pair = without(Mechanism::Deadline);
+        pair.read(0, 1);
+        assert_eq!(pair.client.poll_timeout(), None);
+        pair.pass(Duration::from_secs(3600));
+        assert!(pair.client.poll_completion().is_none());
+        assert_eq!(pair.sent().len(), 1, "it can still be sent");
+    }
+
+    #[test]
+    fn s7_without_resending_a_call_waits_for_its_deadline() {
+        let mut pair = without(Mechanism::Resend);
+        pair.write(1, 1);
+        pair.read(5, 1);
+        assert_eq!(pair.sent().len(), 2);
+        pair.read(6, 1);
+        assert_eq!(pair.client.poll_transmit(pair.now, &mut [0; 8]), 8);
+        pair.client.reset_connection(pair.now);
+        assert!(pair.sent().is_empty());
+        let deadline = Instant::ZERO + Duration::from_secs(30);
+        assert_eq!(pair.client.poll_timeout(), Some(deadline));
+        pair.read(7, 1);
+        assert_eq!(pair.sent().len(), 1, "a new one is sent");
+        pair.pass(Duration::from_secs(30));
+        assert!(pair.sent().is_empty());
+        for _ in 0..3 {
+            assert_eq!(pair.completed().result, Err(RequestError::TimedOut));
+        }
+    }
+
+    #[test]
+    fn s8_without_classes_the_oldest_goes_first() {
+        let mut pair = without(Mechanism::DemandFirst);
+        pair.submit(IoOp::Write, 1, 1, IoClass::Writeback);
+        pair.read(2, 1);
+        let order = pair.sent();
+        assert_eq!([order[0].procedure, order[1].procedure], [WRITE, READ]);
+    }
+}
+
 mod properties {
     use super::*;
     use proptest::prelude::*;

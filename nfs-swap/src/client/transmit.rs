@@ -4,6 +4,7 @@ use swapspace::{Instant, PageFrame};
 
 use super::request::{Call, Phase, Request};
 use super::{Client, File};
+use crate::ablation::Mechanism;
 use crate::nfs3::{Commit, Fh, Read, StableHow, Write};
 use crate::rpc::{CallHeader, Credential, Procedure, record_mark};
 use crate::xdr::{Writer, XdrError, padding};
@@ -94,7 +95,11 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             .requests
             .iter()
             .filter(|(_, request)| request.is_ready(now));
-        let rank = |request: &Request<F>| (request.class(), newest.wrapping_sub(request.age));
+        let by_class = !self.ablation.off(Mechanism::DemandFirst);
+        let rank = |request: &Request<F>| {
+            let class = by_class.then(|| request.class());
+            (class, newest.wrapping_sub(request.age))
+        };
         let (index, _) = ready.max_by_key(|(_, request)| rank(request))?;
         let xid = self.requests.xid(index)?;
         let request = self.requests.get_mut(index)?;

@@ -11,6 +11,7 @@ use swapspace::{
     AddressSpace, Completion, Geometry, Instant, PageFrame, Refused, SubmitError, SwapIo, Ticket,
 };
 
+use crate::ablation::{Ablation, Mechanism};
 use crate::client::Client;
 use crate::error::SwapFileError;
 use crate::stats::Stats;
@@ -70,6 +71,7 @@ pub struct SwapFile<F, T, const N: usize> {
     wire: Wire<T>,
     setup: Setup,
     state: State,
+    ablation: Ablation,
 }
 
 impl<F: PageFrame, T: Transport, const N: usize> SwapFile<F, T, N> {
@@ -87,8 +89,9 @@ impl<F: PageFrame, T: Transport, const N: usize> SwapFile<F, T, N> {
         SwapFile {
             client: Client::new(config.client.clone()),
             wire: Wire::new(transport, config.client.rpc_timeout),
-            setup: Setup::new(&config, Instant::ZERO),
+            setup: Setup::new(&config, Ablation::NONE, Instant::ZERO),
             state: State::Idle,
+            ablation: Ablation::NONE,
             config,
         }
     }
@@ -111,6 +114,15 @@ impl<F: PageFrame, T: Transport, const N: usize> SwapFile<F, T, N> {
     /// Why the connection was lost the last time, if it ever was.
     pub const fn last_loss(&self) -> Option<LinkDown> {
         self.wire.lost
+    }
+
+    /// Switches a mechanism of this swap file or of its client off, for good; what concerns
+    /// activation, from the next one on. A mechanism of another object changes nothing: the
+    /// transport has switches of its own.
+    #[cfg(feature = "ablation")]
+    pub fn ablate(&mut self, mechanism: Mechanism) {
+        self.ablation.ablate(mechanism);
+        self.client.ablate(mechanism);
     }
 
     fn activation_ends(&mut self, now: Instant) -> Poll<Result<Geometry, SwapFileError>> {
@@ -202,7 +214,7 @@ impl<F: PageFrame, T: Transport, const N: usize> AddressSpace<F> for SwapFile<F,
             State::Deactivating => return Poll::Ready(Err(SwapFileError::Deactivating)),
             State::Activating => {}
             State::Idle => {
-                self.setup = Setup::new(&self.config, now);
+                self.setup = Setup::new(&self.config, self.ablation, now);
                 self.state = State::Activating;
             }
         }
@@ -261,7 +273,7 @@ impl<F: PageFrame, T: Transport, const N: usize> AddressSpace<F> for SwapFile<F,
     fn swap_deactivate(&mut self, now: Instant) -> Poll<Result<(), SwapFileError>> {
         match &mut self.state {
             State::Idle => return Poll::Ready(Ok(())),
-            State::Active { users, .. } if *users > 1 => {
+            State::Active { users, .. } if *users > 1 && !self.ablation.off(Mechanism::Nesting) => {
                 *users -= 1;
                 return Poll::Ready(Ok(()));
             }

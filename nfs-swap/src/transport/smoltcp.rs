@@ -18,6 +18,7 @@ use netreserve::{Flow, FlowTable};
 use swapspace::Instant;
 
 use super::{Link, LinkDown, Transport};
+use crate::ablation::{Ablation, Mechanism};
 
 /// Where connections of the swap path are made known, so that their packets may use the reserve
 /// and are not dropped when memory is short (VMIO).
@@ -111,6 +112,10 @@ pub struct SmoltcpTcp<'a, D: Device, V: VmioFlows> {
     flows: V,
     /// The connection that is tagged.
     tagged: Option<(SocketAddrV4, SocketAddrV4)>,
+    /// The connection that is to be tagged once it is up.
+    #[cfg(feature = "ablation")]
+    untagged: Option<(SocketAddrV4, SocketAddrV4)>,
+    ablation: Ablation,
     link: Link,
     now: Instant,
     wake: Option<Instant>,
@@ -157,6 +162,9 @@ impl<'a, D: Device, V: VmioFlows> SmoltcpTcp<'a, D, V> {
             config,
             flows,
             tagged: None,
+            #[cfg(feature = "ablation")]
+            untagged: None,
+            ablation: Ablation::NONE,
             link: Link::Down(LinkDown::Idle),
             now,
             wake: None,
@@ -186,7 +194,24 @@ impl<'a, D: Device, V: VmioFlows> SmoltcpTcp<'a, D, V> {
         self.wake = wake.map(|at| Instant::from_micros(at.total_micros().max(0) as u64));
     }
 
+    /// Switches a mechanism of this transport off, for good. A mechanism of another object changes
+    /// nothing.
+    #[cfg(feature = "ablation")]
+    pub fn ablate(&mut self, mechanism: Mechanism) {
+        self.ablation.ablate(mechanism);
+    }
+
+    fn tag(&mut self, local: SocketAddrV4, remote: SocketAddrV4) -> Result<(), LinkDown> {
+        self.flows.tag(local, remote)?;
+        self.tagged = Some((local, remote));
+        Ok(())
+    }
+
     fn untag(&mut self) {
+        #[cfg(feature = "ablation")]
+        {
+            self.untagged = None;
+        }
         if let Some((local, remote)) = self.tagged.take() {
             self.flows.untag(local, remote);
         }
@@ -210,8 +235,14 @@ impl<D: Device, V: VmioFlows> Transport for SmoltcpTcp<'_, D, V> {
         self.now = now;
         let local = SocketAddrV4::new(self.config.address.address(), self.take_port());
         let remote = SocketAddrV4::new(self.config.server, port);
-        self.flows.tag(local, remote)?;
-        self.tagged = Some((local, remote));
+        if self.ablation.off(Mechanism::TagBeforeSyn) {
+            #[cfg(feature = "ablation")]
+            {
+                self.untagged = Some((local, remote));
+            }
+        } else {
+            self.tag(local, remote)?;
+        }
         let context = self.interface.context();
         let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.handle);
         let connected = socket.connect(
@@ -240,6 +271,13 @@ impl<D: Device, V: VmioFlows> Transport for SmoltcpTcp<'_, D, V> {
             _ if socket.may_recv() || socket.can_recv() => Link::Up,
             _ => Link::Down(LinkDown::Closed),
         };
+        #[cfg(feature = "ablation")]
+        if self.link == Link::Up
+            && let Some((local, remote)) = self.untagged.take()
+            && let Err(why) = self.tag(local, remote)
+        {
+            self.link = Link::Down(why);
+        }
         self.link
     }
 

@@ -135,3 +135,18 @@ fn s6_an_activation_that_has_only_begun_can_be_given_up() {
     assert!(!area.space().activating);
     assert_eq!(ready(area.deactivate(now)), Err(DeactivateError::Inactive));
 }
+
+#[cfg(feature = "ablation")]
+#[test]
+fn s6_without_a_look_at_its_slots_an_area_goes_from_under_its_pages() {
+    let (mut store, mut map) = (vec![0; 8 * 4096], [0; 1]);
+    let mut area = Area::new(RamSpace::new(&mut store), &mut map);
+    area.ablate(Mechanism::SlotsInUse);
+    ready(area.activate(Instant::ZERO)).unwrap();
+    let held = area.alloc(3).unwrap();
+    assert_eq!(ready(area.deactivate(Instant::ZERO)), Ok(()));
+    assert_eq!(area.geometry(), None);
+    for entry in held {
+        area.free(entry);
+    }
+}

@@ -4,6 +4,7 @@ use mempool::Frame;
 
 use super::page::State;
 use super::{Access, Page, PageTable, Pager};
+use crate::ablation::Mechanism;
 use crate::{AddressSpace, ErrorKind, Instant, IoOp, SpaceError};
 
 impl<'m, A, T> Pager<'_, 'm, A, T>
@@ -28,7 +29,9 @@ where
         }
         // A write without an answer may be carried out later, over whatever its slots hold then:
         // they are retired, not given back.
-        let late = request.op == IoOp::Write && result == Err(ErrorKind::TimedOut);
+        let late = request.op == IoOp::Write
+            && result == Err(ErrorKind::TimedOut)
+            && !self.off(Mechanism::RetireLate);
         for (page, frame) in request.pages.into_iter().zip(frames) {
             self.writeback -= usize::from(request.op == IoOp::Write);
             self.pages[page.index()].suspect |= late;
@@ -61,20 +64,21 @@ where
         result: Result<(), ErrorKind>,
         now: Instant,
     ) {
+        let mapped_anyhow = self.off(Mechanism::FailedRead);
         let entry = &mut self.pages[page.index()];
         match result {
-            Ok(()) => {
-                entry.suspect = false;
-                self.stats.pages_in += 1;
-                self.settle(page, frame, true, now);
-            }
-            Err(kind) => {
+            Err(kind) if !mapped_anyhow => {
                 // S4: what the frame holds is nobody's page; it goes back unseen.
                 drop(frame);
                 entry.state = State::Swapped;
                 entry.suspect = matches!(kind, ErrorKind::Corrupt | ErrorKind::Io);
                 self.stats.read_failures += 1;
                 self.fail(page, kind);
+            }
+            _ => {
+                entry.suspect = false;
+                self.stats.pages_in += 1;
+                self.settle(page, frame, true, now);
             }
         }
     }
@@ -89,7 +93,8 @@ where
         let entry = &mut self.pages[page.index()];
         let redirtied = entry.dirty;
         // S3: only a write that succeeded, of bytes that are still the page's, makes it clean.
-        entry.dirty |= result.is_err();
+        entry.dirty = redirtied && !self.ablation.off(Mechanism::Redirty)
+            || result.is_err() && !self.ablation.off(Mechanism::FailedWriteDirty);
         match result {
             Ok(()) => self.stats.pages_out += 1,
             Err(_) => self.stats.write_failures += 1,

@@ -2,12 +2,13 @@
 
 use core::fmt;
 
-use mempool::{Frame, Gfp};
+use mempool::{AllocError, Frame, Gfp};
 
 use super::page::State;
 use super::queue::FaultId;
 use super::requests::Request;
 use super::{Mapping, Page, PageTable, Pager};
+use crate::ablation::Mechanism;
 use crate::{AddressSpace, CLUSTER_FRAMES, ErrorKind, Instant, IoClass, IoOp, SubmitError, SwapIo};
 
 /// Page frames are ordinary memory, even in a memalloc scope: the reserve is for what frees memory.
@@ -106,7 +107,7 @@ where
         // Nobody is overtaken: those who wait for a frame come first.
         if state == State::Untouched
             && self.faults.waiting() == 0
-            && let Ok(frame) = self.memory.alloc(0, PAGE_FRAME)
+            && let Ok(frame) = self.page_frame()
         {
             self.stats.faults_zero += 1;
             self.map_zeroed(page, frame, access);
@@ -124,6 +125,15 @@ where
         Ok(FaultOutcome::Pending)
     }
 
+    fn page_frame(&self) -> Result<Frame<'m>, AllocError> {
+        let gfp = if self.off(Mechanism::OrdinaryPages) {
+            Gfp::KERNEL
+        } else {
+            PAGE_FRAME
+        };
+        self.memory.alloc(0, gfp)
+    }
+
     /// Queues an open fault for a frame.
     pub(super) fn wait_for_frame(&mut self, id: FaultId) {
         self.faults.wait(id);
@@ -139,7 +149,7 @@ where
             if swapped && (self.throttle.full() || self.requests.in_flight() >= self.credits()) {
                 break;
             }
-            let Ok(frame) = self.memory.alloc(0, PAGE_FRAME) else {
+            let Ok(frame) = self.page_frame() else {
                 break;
             };
             if swapped {

@@ -36,6 +36,7 @@ use self::page::State;
 use self::queue::FaultQueue;
 use self::requests::Requests;
 use self::throttle::Throttle;
+use crate::ablation::{Ablation, Mechanism};
 use crate::{AddressSpace, ErrorKind, Histogram, Instant, SwapArea};
 
 pub use self::fault::{Access, FaultError, FaultOutcome};
@@ -134,6 +135,7 @@ pub struct Pager<'s, 'm, A, T> {
     writeback: usize,
     stats: PagerStats,
     latency: Histogram,
+    ablation: Ablation,
 }
 
 impl<'s, 'm, A, T> Pager<'s, 'm, A, T>
@@ -173,6 +175,7 @@ where
             writeback: 0,
             stats: PagerStats::default(),
             latency: Histogram::new(),
+            ablation: Ablation::NONE,
         }
     }
 
@@ -368,6 +371,17 @@ where
     #[must_use]
     pub fn table_mut(&mut self) -> &mut T {
         &mut self.table
+    }
+
+    /// Switches a mechanism of this pager off, for good. A mechanism of another object changes
+    /// nothing: its area has [switches of its own](SwapArea::ablate).
+    #[cfg(feature = "ablation")]
+    pub fn ablate(&mut self, mechanism: Mechanism) {
+        self.ablation.ablate(mechanism);
+    }
+
+    fn off(&self, mechanism: Mechanism) -> bool {
+        self.ablation.off(mechanism)
     }
 }
 

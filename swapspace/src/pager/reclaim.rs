@@ -9,6 +9,7 @@ use mempool::Frame;
 use super::page::State;
 use super::requests::{PageList, Request};
 use super::{Page, PageTable, Pager};
+use crate::ablation::Mechanism;
 use crate::{
     AddressSpace, CLUSTER_FRAMES, FrameList, Instant, IoClass, IoOp, SlotRun, SubmitError, SwapIo,
 };
@@ -104,11 +105,11 @@ where
         };
         // S8: the last request is kept for a page-in, unless it is the only one.
         let credits = self.credits();
-        let credits = if credits > 1 { credits - 1 } else { credits };
+        let kept = usize::from(credits > 1 && !self.off(Mechanism::ReadCredit));
         let blocked = self.throttle.full() || self.throttle.delays(now);
         let clean = self.clock.len() - self.dirty;
         let slots = self.area.stats().free as usize;
-        if blocked || self.requests.in_flight() >= credits || (slots == 0 && clean == 0) {
+        if blocked || self.requests.in_flight() >= credits - kept || (slots == 0 && clean == 0) {
             return 0;
         }
         usize::from(geometry.max_frames)
@@ -165,8 +166,10 @@ where
                     self.throttle.failed(now);
                 }
                 self.take_back(&victims, refused.io.frames, was_writable);
-                for entry in run {
-                    self.area.free(entry);
+                if !self.off(Mechanism::Admission) {
+                    for entry in run {
+                        self.area.free(entry);
+                    }
                 }
                 return false;
             }
@@ -195,8 +198,9 @@ where
         let frames = victims.iter().enumerate().map(|(i, page)| {
             let mut frame = self.unlink(*page);
             let entry = &mut self.pages[page.index()];
-            if core::mem::take(&mut entry.writable) {
-                was_writable |= 1 << i;
+            was_writable |= u32::from(entry.writable) << i;
+            if entry.writable && !self.ablation.off(Mechanism::WriteProtect) {
+                entry.writable = false;
                 self.table.write_protect(*page, &mut frame);
             }
             // From here on the flag says whether the page was written to since.
@@ -211,8 +215,8 @@ where
         for ((i, page), frame) in victims.iter().enumerate().zip(frames) {
             let entry = &mut self.pages[page.index()];
             entry.dirty = true;
-            entry.writable = was_writable & (1 << i) != 0;
-            if entry.writable {
+            if was_writable & (1 << i) != 0 && !entry.writable {
+                entry.writable = true;
                 self.table.make_writable(*page);
             }
             self.link(*page, frame);

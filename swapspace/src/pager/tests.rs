@@ -587,3 +587,139 @@ fn a_stall_says_what_is_waited_for() {
     assert_eq!(reason(&bed), None);
     bed.shut_down();
 }
+
+#[cfg(feature = "ablation")]
+mod ablation {
+    use super::*;
+
+    /// A machine without `mechanism`.
+    fn without<T: Client>(mechanism: Mechanism, shape: Shape) -> Bed<T> {
+        let mut bed = Bed::new(shape);
+        bed.pager.ablate(mechanism);
+        bed
+    }
+
+    /// Which of `pages` do not hold what `fill` put into them.
+    fn lost<T: Client>(bed: &mut Bed<T>, pages: u32) -> usize {
+        (0..pages)
+            .filter(|page| bed.read(*page) != *page as u8)
+            .count()
+    }
+
+    #[test]
+    fn s1_without_admission_a_refusal_loses_slots() {
+        let mut bed = without::<ExplicitTable>(Mechanism::Admission, Shape::default());
+        bed.fill();
+        bed.script.borrow_mut().refuse = 1;
+        let _hog = [(); 2].map(|()| bed.zone.alloc(0, Gfp::KERNEL).unwrap());
+        while bed.pager.stats().refusals == 0 {
+            assert_eq!(bed.pager.poll(bed.now), None);
+        }
+        assert_eq!(bed.pager.stats().writeback, 0);
+        assert!(bed.pager.area().stats().used > 0, "nobody has them");
+    }
+
+    #[test]
+    fn s3_without_its_mechanisms_pages_are_lost() {
+        for (mechanism, whole) in [(None, true), (Some(Mechanism::FailedWriteDirty), false)] {
+            let mut bed = Bed::<CopyTable>::new(Shape::default());
+            if let Some(mechanism) = mechanism {
+                bed.pager.ablate(mechanism);
+            }
+            bed.script.borrow_mut().fail_writes = 1;
+            bed.fill();
+            let page = bed.start_writeback();
+            bed.now = bed.now + Duration::from_secs(1);
+            assert_eq!(bed.events(), []);
+            assert!(bed.pager.stats().write_failures > 0);
+            let resident = bed.pager.pages[page.index()].state == State::Resident;
+            assert_eq!(resident, whole, "{mechanism:?}");
+        }
+
+        let mut bed = without::<CopyTable>(Mechanism::Redirty, Shape::default());
+        bed.script.borrow_mut().held = true;
+        let pages = bed.fill();
+        let victim = bed.start_writeback().0;
+        bed.write(victim, 0xee);
+        bed.script.borrow_mut().held = false;
+        for page in pages..64 {
+            bed.write(page, page as u8);
+        }
+        assert_eq!(bed.read(victim), victim as u8, "what was written is gone");
+        bed.shut_down();
+
+        let mut bed = without::<CopyTable>(Mechanism::WriteProtect, Shape::default());
+        for page in 0..64 {
+            bed.write(page, page as u8);
+        }
+        assert!(lost(&mut bed, 64) > 0);
+        bed.shut_down();
+    }
+
+    #[test]
+    fn s3_without_retirement_the_slots_of_a_late_write_are_used_again() {
+        let mut bed = without::<CopyTable>(Mechanism::RetireLate, Shape::default());
+        bed.script.borrow_mut().fail_writes = 1;
+        bed.script.borrow_mut().kind = Some(ErrorKind::TimedOut);
+        for page in 0..48 {
+            bed.write(page, page as u8);
+        }
+        assert!(bed.pager.stats().write_failures > 0);
+        assert_eq!(bed.pager.area().stats().retired, 0);
+        bed.shut_down();
+    }
+
+    #[test]
+    fn s4_without_it_rubbish_is_mapped() {
+        let mut bed = without::<CopyTable>(Mechanism::FailedRead, Shape::default());
+        for page in 0..64 {
+            bed.write(page, page as u8);
+        }
+        let gone = bed.some(State::Swapped).unwrap().0;
+        bed.script.borrow_mut().fail_reads = 1;
+        assert_eq!(bed.read(gone), 0xbd);
+        bed.shut_down();
+    }
+
+    #[test]
+    fn s8_without_its_credit_page_outs_take_every_request() {
+        let shape = Shape {
+            requests: 2,
+            faults: 12,
+            ..Shape::default()
+        };
+        for (mechanism, writes) in [(None, 1), (Some(Mechanism::ReadCredit), 2)] {
+            let mut bed = Bed::<CopyTable>::new(shape);
+            if let Some(mechanism) = mechanism {
+                bed.pager.ablate(mechanism);
+            }
+            bed.script.borrow_mut().held = true;
+            let first = bed.fill();
+            let hog = bed.hog();
+            for page in first..first + 8 {
+                let _ = bed.pager.fault(Page(page), Access::Write, bed.now);
+            }
+            for _ in 0..4 {
+                assert_eq!(bed.events(), []);
+            }
+            assert_eq!(bed.pager.stats().in_flight, writes, "{mechanism:?}");
+            drop(hog);
+            bed.shut_down();
+        }
+    }
+
+    #[test]
+    fn m7_without_it_pages_lie_in_the_reserve() {
+        let mut bed = without::<CopyTable>(Mechanism::OrdinaryPages, Shape::default());
+        bed.zone.grow(4).unwrap();
+        let token = bed.zone.claim_memalloc().unwrap();
+        let hog = bed.hog();
+        let scope = bed.zone.memalloc(&token);
+        let outcome = bed.pager.fault(Page(0), Access::Read, bed.now);
+        assert_eq!(outcome, Ok(FaultOutcome::Mapped));
+        assert_eq!(bed.zone.stats().reserve_in_use, 1);
+        drop((scope, hog));
+        bed.zone.shrink(4);
+        bed.shut_down();
+    }
+}
