@@ -16,7 +16,7 @@ use crate::client::Client;
 use crate::error::SwapFileError;
 use crate::stats::Stats;
 use crate::transport::{LinkDown, Transport};
-use setup::{Progress, Setup};
+use setup::{Leftover, Progress, Setup};
 use wire::Wire;
 
 pub use config::{FileMode, SwapFileConfig};
@@ -89,7 +89,7 @@ impl<F: PageFrame, T: Transport, const N: usize> SwapFile<F, T, N> {
         SwapFile {
             client: Client::new(config.client.clone()),
             wire: Wire::new(transport, config.client.rpc_timeout),
-            setup: Setup::new(&config, Ablation::NONE, Instant::ZERO),
+            setup: Setup::new(&config, Ablation::NONE, Leftover::Nothing, Instant::ZERO),
             state: State::Idle,
             ablation: Ablation::NONE,
             config,
@@ -128,6 +128,7 @@ impl<F: PageFrame, T: Transport, const N: usize> SwapFile<F, T, N> {
     fn activation_ends(&mut self, now: Instant) -> Poll<Result<Geometry, SwapFileError>> {
         match core::task::ready!(self.drive_setup(now)) {
             Ok(()) => {
+                self.setup.set_ready();
                 let geometry = self.setup.geometry::<N>(&self.config);
                 self.state = State::Active { users: 1, geometry };
                 Poll::Ready(Ok(geometry))
@@ -214,7 +215,8 @@ impl<F: PageFrame, T: Transport, const N: usize> AddressSpace<F> for SwapFile<F,
             State::Deactivating => return Poll::Ready(Err(SwapFileError::Deactivating)),
             State::Activating => {}
             State::Idle => {
-                self.setup = Setup::new(&self.config, self.ablation, now);
+                let leftover = self.setup.leftover();
+                self.setup = Setup::new(&self.config, self.ablation, leftover, now);
                 self.state = State::Activating;
             }
         }

@@ -37,6 +37,16 @@ pub(super) enum Progress {
     Finished(Result<(), SwapFileError>),
 }
 
+/// What an activation that failed may have left on the server, when it could not be removed again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Leftover {
+    Nothing,
+    /// CREATE was asked for and not answered: an empty file, perhaps.
+    Perhaps,
+    /// A file of ours that is not filled.
+    File(Fh),
+}
+
 #[derive(Debug)]
 pub(super) struct Setup {
     stage: Stage,
@@ -51,6 +61,12 @@ pub(super) struct Setup {
     perhaps_created: bool,
     /// CREATE said that the name exists.
     exists: bool,
+    /// CREATE was asked for and not answered yet.
+    creating: bool,
+    /// The file is ready: it is nobody's leftover any more.
+    ready: bool,
+    /// What the activation before this one left behind.
+    leftover: Leftover,
     /// Bytes of zeros submitted, and bytes known to be stable.
     zeros_submitted: u64,
     zeros_done: u64,
@@ -65,7 +81,12 @@ pub(super) struct Setup {
 
 impl Setup {
     /// At the first step of activation.
-    pub(super) fn new(config: &SwapFileConfig, ablation: Ablation, now: Instant) -> Self {
+    pub(super) fn new(
+        config: &SwapFileConfig,
+        ablation: Ablation,
+        leftover: Leftover,
+        now: Instant,
+    ) -> Self {
         let nfs_port = config.port.or(config.mount_port.map(|_| NFS_PORT));
         let mount_port = config.mount_port.or(config.port);
         Setup {
@@ -85,6 +106,9 @@ impl Setup {
             created: false,
             perhaps_created: false,
             exists: false,
+            creating: false,
+            ready: false,
+            leftover,
             zeros_submitted: 0,
             zeros_done: 0,
             failure: None,
@@ -92,6 +116,25 @@ impl Setup {
             moved_at: now,
             ablation,
         }
+    }
+
+    /// What is left on the server now that everything has ended.
+    pub(super) fn leftover(&self) -> Leftover {
+        if self.ready {
+            Leftover::Nothing
+        } else if self.created && self.file != Fh::default() {
+            Leftover::File(self.file.clone())
+        } else if self.created || self.creating {
+            Leftover::Perhaps
+        } else {
+            // Not reached: neither CREATE nor the file of an earlier try.
+            self.leftover.clone()
+        }
+    }
+
+    /// Activation has ended well.
+    pub(super) const fn set_ready(&mut self) {
+        self.ready = true;
     }
 
     /// Goes to the first step of deactivation.
@@ -354,7 +397,10 @@ impl Setup {
                 size: None,
             },
         };
-        match ready!(self.try_nfs_call(client, &call, now))? {
+        self.creating = true;
+        let created = ready!(self.try_nfs_call(client, &call, now))?;
+        self.creating = false;
+        match created {
             Ok(file) => {
                 self.created = true;
                 Poll::Ready(Ok(match file {
@@ -380,6 +426,11 @@ impl Setup {
         config: &SwapFileConfig,
     ) -> Stage {
         client.open(file.clone(), self.geometry::<N>(config));
+        match core::mem::replace(&mut self.leftover, Leftover::Nothing) {
+            Leftover::File(ours) => self.created |= ours == file,
+            Leftover::Perhaps => self.perhaps_created |= !self.created,
+            Leftover::Nothing => {}
+        }
         self.file = file;
         match self.created {
             true => Stage::Resize,
@@ -434,6 +485,7 @@ impl Setup {
             // The answer to an earlier try may have been lost, or somebody was faster.
             Ok(()) | Err(Nfsstat3::NoEnt | Nfsstat3::Stale) => {
                 self.created = false;
+                self.file = Fh::default();
                 Poll::Ready(Ok(()))
             }
             Err(status) => Poll::Ready(Err(self.refused(status))),
