@@ -69,6 +69,9 @@ impl Default for ClientConfig {
 struct File {
     handle: Fh,
     geometry: Geometry,
+    /// Bytes from the start that were never cut off, as far as the server has told. Where somebody
+    /// truncated the file and a later write made it longer again, there are zeros, and no pages.
+    intact: u64,
 }
 
 /// One NFS connection, sans-IO, with up to `N` requests in flight.
@@ -181,7 +184,11 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             .page_size
             .saturating_mul(geometry.max_frames.into());
         self.incoming = Incoming::new(payload);
-        self.file = Some(File { handle, geometry });
+        self.file = Some(File {
+            handle,
+            geometry,
+            intact: u64::MAX,
+        });
         self.open = true;
     }
 

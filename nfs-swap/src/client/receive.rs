@@ -227,6 +227,10 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
 
     /// Carries a request on by what the server said.
     fn apply(&mut self, index: usize, reply: Reply, now: Instant) {
+        if self.is_cut_off(index, reply) && !self.ablation.off(Mechanism::FileEnd) {
+            self.finish(index, Err(RequestError::FileEnded));
+            return;
+        }
         let off = |mechanism| self.ablation.off(mechanism);
         let Some(request) = self.requests.get_mut(index) else {
             return;
@@ -235,7 +239,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             Reply::Rejected(reject) => self.finish(index, Err(RequestError::Rejected(reject))),
             Reply::Refused(Nfsstat3::Jukebox) => self.put_off(index, now),
             Reply::Refused(status) => self.finish(index, Err(RequestError::Nfs(status))),
-            Reply::Read(ReadHead { count, eof }) => {
+            Reply::Read(ReadHead { count, eof, .. }) => {
                 request.done += count;
                 let ended = eof || count == 0;
                 if request.left() == 0 || ended && off(Mechanism::FileEnd) {
@@ -255,6 +259,21 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             }
             Reply::Commit(_) => self.write_again(index),
         }
+    }
+
+    /// Whether a request reaches to where the file was once cut off.
+    fn is_cut_off(&mut self, index: usize, reply: Reply) -> bool {
+        let size = match reply {
+            Reply::Read(ReadHead { size, .. }) => size,
+            Reply::Write(WriteReply { size_before, .. }) => size_before,
+            _ => None,
+        };
+        let (Some(file), Some(request)) = (&mut self.file, self.requests.get(index)) else {
+            return false;
+        };
+        file.intact = file.intact.min(size.unwrap_or(u64::MAX));
+        let answered = !matches!(reply, Reply::Rejected(_) | Reply::Refused(_));
+        answered && request.offset + u64::from(request.len) > file.intact
     }
 
     fn apply_write(&mut self, index: usize, reply: WriteReply, now: Instant) {

@@ -4,8 +4,8 @@
 //! [`Read::decode`] too, so that the payload moves between socket and frame without a stop.
 
 use super::types::{
-    Fattr3, Fh, NAME_MAX, Nfsstat3, Sattr3, StableHow, WriteVerifier, skip_post_op_attr,
-    skip_wcc_data,
+    Fattr3, Fh, NAME_MAX, Nfsstat3, Sattr3, StableHow, WriteVerifier, size_of_post_op_attr,
+    size_of_wcc_data, skip_post_op_attr, skip_wcc_data,
 };
 use crate::rpc::{Procedure, Program};
 use crate::xdr::{Reader, Writer, XdrError};
@@ -173,6 +173,8 @@ pub struct ReadHead {
     pub count: u32,
     /// Whether they reach the end of the file.
     pub eof: bool,
+    /// Length of the file in bytes, if the server says it.
+    pub size: Option<u64>,
 }
 
 impl Procedure for Read<'_> {
@@ -188,12 +190,12 @@ impl Procedure for Read<'_> {
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self::Reply, XdrError> {
         let ok = |reader: &mut Reader<'_>| {
-            skip_post_op_attr(reader)?;
+            let size = size_of_post_op_attr(reader)?;
             let (count, eof) = (reader.u32()?, reader.bool()?);
             if reader.u32()? != count {
                 return Err(XdrError::BadValue);
             }
-            Ok(ReadHead { count, eof })
+            Ok(ReadHead { count, eof, size })
         };
         outcome(reader, ok, skip_post_op_attr)
     }
@@ -221,6 +223,8 @@ pub struct WriteReply {
     pub committed: StableHow,
     /// The server's boot.
     pub verifier: WriteVerifier,
+    /// Length of the file in bytes before the call, if the server says it.
+    pub size_before: Option<u64>,
 }
 
 impl Procedure for Write<'_> {
@@ -238,11 +242,12 @@ impl Procedure for Write<'_> {
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self::Reply, XdrError> {
         let ok = |reader: &mut Reader<'_>| {
-            skip_wcc_data(reader)?;
+            let size_before = size_of_wcc_data(reader)?;
             Ok(WriteReply {
                 count: reader.u32()?,
                 committed: StableHow::parse(reader)?,
                 verifier: reader.array()?,
+                size_before,
             })
         };
         outcome(reader, ok, skip_wcc_data)

@@ -292,12 +292,30 @@ pub(super) fn skip_post_op_attr(reader: &mut Reader<'_>) -> Result<(), XdrError>
     Ok(())
 }
 
-/// Skips a `wcc_data`: size and two times before, all attributes after.
-pub(super) fn skip_wcc_data(reader: &mut Reader<'_>) -> Result<(), XdrError> {
+/// Skips a `post_op_attr`, but for the size of the file.
+pub(super) fn size_of_post_op_attr(reader: &mut Reader<'_>) -> Result<Option<u64>, XdrError> {
+    let attributes = match reader.bool()? {
+        true => reader.take(FATTR3_LEN)?,
+        false => return Ok(None),
+    };
+    // Behind type, mode, links, owner and group.
+    Reader::new(&attributes[5 * 4..]).u64().map(Some)
+}
+
+/// Skips a `wcc_data`: size and two times before, all attributes after. The size before comes back.
+pub(super) fn size_of_wcc_data(reader: &mut Reader<'_>) -> Result<Option<u64>, XdrError> {
+    let mut size = None;
     if reader.bool()? {
-        reader.take(8 + 8 + 8)?;
+        size = Some(reader.u64()?);
+        reader.take(8 + 8)?;
     }
-    skip_post_op_attr(reader)
+    skip_post_op_attr(reader)?;
+    Ok(size)
+}
+
+/// Skips a `wcc_data`.
+pub(super) fn skip_wcc_data(reader: &mut Reader<'_>) -> Result<(), XdrError> {
+    size_of_wcc_data(reader).map(drop)
 }
 
 /// Attributes to set; `None` leaves one as it is (or to the server's default).
