@@ -8,6 +8,9 @@ mempool::__mechanisms! {
     /// Of a [`Client`](crate::Client). Off: a WRITE that moved less than it was to counts as
     /// complete.
     ShortCounts = "short-counts", "S2";
+    /// Of a [`Client`](crate::Client). Off: no write is reported as
+    /// [stray](swapspace::Completion::stray), whatever became of its first copy.
+    StrayWrites = "stray-writes", "S3";
     /// Of a [`Client`](crate::Client). Off: a READ that met the end of the file counts as complete.
     FileEnd = "file-end", "S4";
     /// Of a [`Client`](crate::Client). Off: requests wait for ever.

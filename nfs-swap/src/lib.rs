@@ -72,7 +72,9 @@
 //!   page-in allocates; a test counts.
 //! - **Stability** (S2): a write completes when the server has said that it is stable: by
 //!   `FILE_SYNC`, or by COMMIT with an unchanged verifier. What a reboot lost is written again.
-//! - **Failure** (S3): a request that fails comes back with its frames and can be tried again.
+//! - **Failure** (S3): a request that fails comes back with its frames and can be tried again. A
+//!   write of which a copy went down with a connection says so when it completes
+//!   ([stray](swapspace::Completion::stray)).
 //! - **Reads** (S4): a read completes when every byte of every frame came from the file; a file
 //!   that ends early is an error and not zeros.
 //! - **Deadlines**: every request ends by its deadline, and frames never come back while a
@@ -82,9 +84,12 @@
 //! - **Flows** (S7): over smoltcp, each connection is tagged VMIO before its SYN.
 //!
 //! What it cannot prevent: a write may be carried out later than its client believes by a server
-//! that had read it and was merely slow, as with any NFS client. If it [timed
-//! out](RequestError::TimedOut), the pager never uses its slots again. If it was sent again over a
-//! new connection and that second copy was answered, nobody knows what became of the first.
+//! that had read it and was merely slow, as with any NFS client. The pages of a pager are safe from
+//! that: until the file is activated anew, nothing else is put into the slots of a write that
+//! [timed out](RequestError::TimedOut), or that was sent again over a new connection. The price is
+//! a few slots for each connection that is lost amid page-outs. They are not safe from what was
+//! written before: the zeros that filled the new file, and the writes of an earlier activation,
+//! may be late, too.
 //!
 //! # Features
 //!

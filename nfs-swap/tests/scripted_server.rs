@@ -84,6 +84,22 @@ fn a_close_before_the_answer_to_a_write_makes_it_be_written_again() {
 }
 
 #[test]
+fn a_write_whose_connection_is_closed_before_its_answer_is_stray_and_no_other() {
+    let (_server, mut swap) = start(once(WRITE, |_| Answer::RawThenClose(vec![])));
+    activate(&mut swap).unwrap();
+    for (op, stray) in [
+        (IoOp::Write, true),
+        (IoOp::Write, false),
+        (IoOp::Read, false),
+    ] {
+        submit(&mut swap, op, 3, [page(3, 1)]).unwrap();
+        let done = complete(&mut swap);
+        assert_eq!((done.result, done.stray), (Ok(()), stray), "{op:?}");
+    }
+    deactivate(&mut swap).unwrap();
+}
+
+#[test]
 fn a_lost_answer_is_asked_for_again_under_the_same_xid() {
     let mut first = None;
     let (_server, mut swap) = start(move |call| match call.is(WRITE) {

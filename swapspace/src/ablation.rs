@@ -8,7 +8,8 @@ mempool::__mechanisms! {
     /// Of a [`Pager`](crate::Pager). Off: a page that was written to while it was being written
     /// counts as clean afterwards.
     Redirty = "redirty", "S3";
-    /// Of a [`Pager`](crate::Pager). Off: the slots of writes without an answer are used again.
+    /// Of a [`Pager`](crate::Pager). Off: the slots of writes that may still be carried out later
+    /// (without an answer, or stray) are used again.
     RetireLate = "retire-late", "S3";
     /// Of a [`Pager`](crate::Pager). Off: pages stay writable while they are written, and their
     /// frames are written as they are: a table of copies does not bring them up to date.

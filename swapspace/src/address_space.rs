@@ -81,6 +81,11 @@ pub struct Completion<F, E> {
     /// For a write, `Ok` means that every page is stable (S2); `Err` means that none can be
     /// relied upon (S3). For a read, `Ok` means that every frame is filled and checked (S4).
     pub result: Result<(), E>,
+    /// An earlier copy of this write may still be carried out, at any later time: the slots hold
+    /// what was written as long as nothing else is put into them, and must not be used again
+    /// before the space is activated anew. Never so for a read; implied by
+    /// [`ErrorKind::TimedOut`], and to be heeded whatever else a write failed with.
+    pub stray: bool,
 }
 
 /// Why a request was not admitted.
@@ -177,6 +182,9 @@ pub struct Geometry {
 /// - Nothing here blocks, allocates from a heap, or waits for memory (S5).
 /// - Requests may overtake each other; two requests in flight for one slot are the caller's error
 ///   and may complete in either order.
+/// - A write is over when it completes, unless it [timed out](ErrorKind::TimedOut) or is
+///   [stray](Completion::stray): then the caller puts nothing else into its slots (S3). A layer
+///   over another space hands both on.
 ///
 /// [`conformance`](crate::conformance) checks all of it.
 pub trait AddressSpace<F: PageFrame> {

@@ -207,7 +207,7 @@ impl<'s, F: PageFrame, A: AddressSpace<F>> SwapArea<'s, F, A> {
     }
 
     /// Takes a slot out of use until the area is activated anew: it failed to give back what was
-    /// stored in it.
+    /// stored in it, or an earlier write to it may still be [carried out](Completion::stray).
     ///
     /// # Panics
     ///

@@ -86,8 +86,10 @@ struct File {
 /// or when its deadline has passed, never twice, and always with its frames.
 ///
 /// A write that [timed out](RequestError::TimedOut) may still be carried out by the server later,
-/// as with every NFS client: put nothing else into its slots, as long as that server runs. One
-/// that ends [`Unsent`](RequestError::Unsent) leaves no such doubt.
+/// as with every NFS client, and so may the first copy of one that was sent again: its completion
+/// is [stray](Completion::stray), however it ended. Put nothing else into the slots of either, as
+/// long as that server runs. A write that ends [`Unsent`](RequestError::Unsent) leaves no such
+/// doubt.
 ///
 /// ```
 /// use nfs_swap::nfs3::Fh;
@@ -283,6 +285,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
                 ticket: Ticket(request.ticket),
                 io,
                 result,
+                stray: request.stray && !self.ablation.off(Mechanism::StrayWrites),
             }),
             Body::Zeros => None,
         }
@@ -373,11 +376,14 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             let Some(request) = self.requests.get_mut(index) else {
                 continue;
             };
+            let under_way = matches!(request.phase, Phase::Sending | Phase::Sent(_));
+            // A second COMMIT does no harm, and what it commits was answered.
+            request.stray |= under_way && request.call == Call::Write;
             if request.expired {
                 let error = request.overdue();
                 self.stats.timed_out += 1;
                 self.finish(index, Err(error));
-            } else if !matches!(request.phase, Phase::Sending | Phase::Sent(_)) {
+            } else if !under_way {
                 continue;
             } else if self.ablation.off(Mechanism::Resend) {
                 request.phase = Phase::Queued(Some(END_OF_TIME));

@@ -51,6 +51,9 @@ pub(super) struct Request<F> {
     pub(super) sent: bool,
     /// Whether its present call has been on the wire before.
     pub(super) resend: bool,
+    /// Whether a WRITE of it went over a connection that was lost before the answer came: the
+    /// server may have read it, and carry it out at any later time.
+    pub(super) stray: bool,
     /// Whether it is to be finished as timed out as soon as the connection is reset.
     pub(super) expired: bool,
     pub(super) deadline: Instant,
@@ -78,6 +81,7 @@ impl<F: PageFrame> Request<F> {
             phase: Phase::Queued(None),
             sent: false,
             resend: false,
+            stray: false,
             expired: false,
             deadline,
             verifier: None,
@@ -119,7 +123,8 @@ impl<F: PageFrame> Request<F> {
         self.len - self.done
     }
 
-    /// Starts over: what was written may be lost.
+    /// Starts over: what was written may be lost. What is stray stays so: that the server has
+    /// rebooted since is not certain enough.
     pub(super) fn rewrite(&mut self) {
         self.done = 0;
         self.call = Call::Write;

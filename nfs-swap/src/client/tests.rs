@@ -413,6 +413,147 @@ fn a_record_broken_off_starts_afresh_on_the_new_connection() {
     assert_eq!(calls[0].payload.len(), 2 * PAGE);
 }
 
+/// Answers the call that is due next, and returns the completion that this brings.
+fn finished(pair: &mut Pair) -> Completion<Frame, RequestError> {
+    let call = pair.sent().remove(0);
+    let reply = match call.procedure {
+        READ => read_reply(call.xid, &[8; PAGE], false),
+        WRITE => write_reply(call.xid, call.count, StableHow::FileSync, BOOT_2),
+        _ => commit_reply(call.xid, BOOT_1),
+    };
+    pair.receive(&reply).unwrap();
+    pair.completed()
+}
+
+/// A write of one page, and a first answer to it: so many bytes, unstable.
+fn begun(count: u32) -> Pair {
+    let mut pair = Pair::new();
+    pair.write(2, 1);
+    let xid = pair.sent()[0].xid;
+    pair.receive(&write_reply(xid, count, StableHow::Unstable, BOOT_1))
+        .unwrap();
+    pair
+}
+
+#[test]
+fn s3_a_write_sent_again_over_a_new_connection_is_stray() {
+    // Sent as a whole, or in part; its answer half received, or not at all.
+    for (sent, received) in [(usize::MAX, 0), (usize::MAX, 20), (1, 0)] {
+        let mut pair = Pair::new();
+        pair.write(2, 1);
+        let mut buf = [0; 2 * PAGE];
+        let room = buf.len().min(sent);
+        let len = pair.client.poll_transmit(pair.now, &mut buf[..room]);
+        let xid = word(&buf, 4);
+        let reply = write_reply(xid, PAGE as u32, StableHow::FileSync, BOOT_1);
+        pair.receive(&reply[..received]).unwrap();
+        pair.client.reset_connection(pair.now);
+        let done = finished(&mut pair);
+        assert_eq!((done.result, done.stray), (Ok(()), true), "{len} bytes");
+    }
+
+    // The rest of a short write was lost, not the first part.
+    let mut pair = begun(256);
+    assert_eq!(pair.sent().len(), 1);
+    pair.client.reset_connection(pair.now);
+    let call = pair.sent().remove(0);
+    pair.receive(&write_reply(call.xid, 256, StableHow::FileSync, BOOT_1))
+        .unwrap();
+    assert!(finished(&mut pair).stray);
+}
+
+#[test]
+fn s3_a_stray_write_stays_so_whatever_the_server_says_later() {
+    let lost = || {
+        let mut pair = Pair::new();
+        pair.write(2, 1);
+        let _ = pair.sent();
+        pair.client.reset_connection(pair.now);
+        let xid = pair.sent()[0].xid;
+        (pair, xid)
+    };
+
+    // It refuses.
+    let (mut pair, xid) = lost();
+    pair.receive(&record(xid, &[28, 0, 0], &[])).unwrap();
+    let done = pair.completed();
+    assert_eq!(done.result.unwrap_err().kind(), ErrorKind::NoSpace);
+    assert!(done.stray);
+
+    // It asks for time.
+    let (mut pair, xid) = lost();
+    let jukebox = Nfsstat3::Jukebox.code();
+    pair.receive(&record(xid, &[jukebox, 0, 0], &[])).unwrap();
+    pair.pass(Duration::from_millis(100));
+    assert!(finished(&mut pair).stray);
+
+    // It has rebooted, so that all is written again.
+    let (mut pair, xid) = lost();
+    let reply = write_reply(xid, PAGE as u32, StableHow::Unstable, BOOT_1);
+    pair.receive(&reply).unwrap();
+    let commit = pair.sent().remove(0);
+    pair.receive(&commit_reply(commit.xid, BOOT_2)).unwrap();
+    assert!(finished(&mut pair).stray);
+
+    // It falls silent for good.
+    let (mut pair, _) = lost();
+    pair.pass(Duration::from_secs(30));
+    pair.client.reset_connection(pair.now);
+    let done = pair.completed();
+    assert_eq!(
+        (done.result, done.stray),
+        (Err(RequestError::TimedOut), true)
+    );
+}
+
+#[test]
+fn s3_what_was_answered_where_it_was_sent_is_not_stray() {
+    // Nothing was lost.
+    let mut pair = Pair::new();
+    pair.write(2, 1);
+    assert!(!finished(&mut pair).stray);
+
+    // A read has nothing to carry out.
+    let mut pair = Pair::new();
+    pair.read(5, 1);
+    let _ = pair.sent();
+    pair.client.reset_connection(pair.now);
+    assert!(!finished(&mut pair).stray);
+
+    // The connection was lost before the write was sent, or any more of it.
+    let mut pair = Pair::new();
+    pair.write(2, 1);
+    pair.client.reset_connection(pair.now);
+    assert!(!finished(&mut pair).stray);
+    let mut pair = begun(256);
+    pair.client.reset_connection(pair.now);
+    let rest = pair.sent().remove(0);
+    let reply = write_reply(rest.xid, 256, StableHow::FileSync, BOOT_1);
+    pair.receive(&reply).unwrap();
+    assert!(!finished(&mut pair).stray);
+
+    // A COMMIT was lost.
+    let mut pair = begun(PAGE as u32);
+    assert_eq!(pair.sent()[0].procedure, COMMIT);
+    pair.client.reset_connection(pair.now);
+    assert!(!finished(&mut pair).stray);
+
+    // It was written again over the same connection.
+    let mut pair = begun(PAGE as u32);
+    let commit = pair.sent().remove(0);
+    pair.receive(&commit_reply(commit.xid, BOOT_2)).unwrap();
+    assert!(!finished(&mut pair).stray);
+
+    // One was lost, and the next has its place in the table.
+    let mut pair = Pair::new();
+    pair.write(2, 1);
+    let _ = pair.sent();
+    pair.client.reset_connection(pair.now);
+    assert!(finished(&mut pair).stray);
+    pair.write(3, 1);
+    assert!(!finished(&mut pair).stray);
+}
+
 #[test]
 fn replies_nobody_waits_for_are_counted_and_skipped() {
     let mut pair = Pair::new();
@@ -783,6 +924,16 @@ mod ablation {
         pair.receive(&write_reply(rest.xid, 256, StableHow::FileSync, BOOT_2))
             .unwrap();
         assert_eq!(pair.sent()[0].procedure, COMMIT, "nothing is written again");
+    }
+
+    #[test]
+    fn s3_without_it_a_write_that_was_lost_looks_like_any_other() {
+        let mut pair = without(Mechanism::StrayWrites);
+        pair.write(2, 1);
+        let _ = pair.sent();
+        pair.client.reset_connection(pair.now);
+        let done = finished(&mut pair);
+        assert_eq!((done.result, done.stray), (Ok(()), false));
     }
 
     #[test]

@@ -246,6 +246,7 @@ impl<F: PageFrame, T: Transport, const N: usize> AddressSpace<F> for SwapFile<F,
             ticket: completion.ticket,
             io: completion.io,
             result: completion.result.map_err(SwapFileError::Request),
+            stray: completion.stray,
         })
     }
 

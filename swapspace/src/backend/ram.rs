@@ -172,6 +172,8 @@ impl<F: PageFrame, const N: usize> AddressSpace<F> for RamSpace<'_, F, N> {
             ticket,
             io,
             result: Ok(()),
+            // A request touches the memory once.
+            stray: false,
         })
     }
 

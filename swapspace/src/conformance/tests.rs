@@ -162,6 +162,7 @@ impl AddressSpace<Page> for Broken<'_> {
                     ticket: done.ticket,
                     io: copy(&done.io),
                     result: Ok(()),
+                    stray: false,
                 });
             }
             (Fault::LosesARequest, _) if late => return None,

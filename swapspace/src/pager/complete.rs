@@ -27,14 +27,15 @@ where
                 Err(_) => self.throttle.failed(now),
             }
         }
-        // A write without an answer may be carried out later, over whatever its slots hold then:
-        // they are retired, not given back.
-        let late = request.op == IoOp::Write
-            && result == Err(ErrorKind::TimedOut)
+        // S3: a write without an answer, or an earlier copy of one with an answer, may be carried
+        // out later, over whatever its slots hold then. They may hold these pages, and nothing
+        // else ever: once they are free of them they are retired, not given back.
+        let stray = request.op == IoOp::Write
+            && (completion.stray || result == Err(ErrorKind::TimedOut))
             && !self.off(Mechanism::RetireLate);
         for (page, frame) in request.pages.into_iter().zip(frames) {
             self.writeback -= usize::from(request.op == IoOp::Write);
-            self.pages[page.index()].suspect |= late;
+            self.pages[page.index()].stray |= stray;
             match (self.pages[page.index()].doomed, request.op) {
                 (true, _) => self.bury(page),
                 (false, IoOp::Read) => self.page_in_done(page, frame, result, now),

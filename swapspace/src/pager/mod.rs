@@ -75,6 +75,8 @@ pub struct PagerTables<'s, 'm> {
 ///   start (S1). It needs no memory at all.
 /// - A page leaves memory only when a slot holds its bytes, stable; a failed write leaves it dirty,
 ///   resident and mapped, and is tried again (S3).
+/// - A slot that a late write may still reach (the write timed out, or is
+///   [stray](crate::Completion::stray)) is never given to another page, nor written to again (S3).
 /// - A failed read fails its fault and nothing else; the page stays in its slot, and a later fault
 ///   tries again (S4).
 /// - Page-ins go before page-outs, and page-outs never take the last request (S8).
@@ -430,12 +432,14 @@ where
         self.release_slot(page);
     }
 
-    /// Gives the slot of a page back, if it has one; for good if the slot is known to be bad.
+    /// Gives the slot of a page back, if it has one; for good if the slot is known to be bad, or if
+    /// a late write could change what the next page puts there.
     fn release_slot(&mut self, page: Page) {
         let entry = &mut self.pages[page.index()];
         let suspect = core::mem::take(&mut entry.suspect);
+        let stray = core::mem::take(&mut entry.stray);
         match entry.swap.take() {
-            Some(slot) if suspect => self.area.retire(slot),
+            Some(slot) if suspect || stray => self.area.retire(slot),
             Some(slot) => self.area.free(slot),
             None => {}
         }

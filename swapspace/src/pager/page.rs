@@ -47,6 +47,9 @@ pub struct PageEntry<'m> {
     pub(super) referenced: bool,
     /// The last read of the slot failed.
     pub(super) suspect: bool,
+    /// A write to the slot may still be carried out, at any later time: it must not be given to
+    /// another page.
+    pub(super) stray: bool,
     /// Forgotten while in flight: nobody wants the outcome.
     pub(super) doomed: bool,
 }
@@ -80,6 +83,7 @@ impl PageEntry<'_> {
         writable: false,
         referenced: false,
         suspect: false,
+        stray: false,
         doomed: false,
     };
 

@@ -224,7 +224,8 @@ where
     }
 
     /// Takes slots for up to `want` pages. When none is free, a resident page gives up its own: it
-    /// becomes dirty, and another page can go.
+    /// becomes dirty, and another page can go. Not one whose slot would be retired, which makes no
+    /// room: such a page is better dropped, being clean.
     fn take_slots(&mut self, want: usize) -> Option<SlotRun> {
         if let Some(run) = self.area.alloc(want) {
             return Some(run);
@@ -232,7 +233,7 @@ where
         let mut hand = self.clock.last(self.pages)?;
         for _ in 0..self.clock.len() {
             let entry = &self.pages[hand as usize];
-            if entry.swap.is_some() {
+            if entry.swap.is_some() && !entry.stray {
                 self.lose_slot(Page(hand));
                 self.stats.slots_reclaimed += 1;
                 break;

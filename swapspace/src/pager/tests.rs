@@ -23,6 +23,7 @@ macro_rules! with_both_tables {
 with_both_tables! {
     more_pages_than_memory_keep_their_bytes => overcommit;
     s3_a_failed_page_out_leaves_the_page_dirty_resident_and_retryable => failing_page_outs;
+    s3_the_slots_of_a_stray_write_hold_its_pages_and_never_any_other => stray_writes;
     a_page_discarded_in_flight_gives_everything_back_and_can_be_faulted_anew => discard_in_flight;
 }
 
@@ -54,6 +55,44 @@ fn failing_page_outs<T: Client>() {
     for page in 0..64 {
         assert_eq!(bed.read(page), page as u8 + 1, "no write was lost");
     }
+    bed.shut_down();
+}
+
+fn stray_writes<T: Client>() {
+    let mut bed = Bed::<T>::new(Shape {
+        slots: 128,
+        ..Shape::default()
+    });
+    bed.script.borrow_mut().stray_writes = 2;
+    for page in 0..64 {
+        bed.write(page, page as u8 + 1);
+    }
+    let late: Vec<u32> = bed.script.borrow().late.keys().copied().collect();
+    assert!(late.len() > 1, "two page-outs");
+    // They are stable: nothing is lost, and nothing is written again.
+    for page in 0..64 {
+        assert_eq!(bed.read(page), page as u8 + 1);
+    }
+    assert!(bed.pager.stats().pages_out < 70);
+    assert_eq!(bed.pager.area().stats().retired, 0, "they are in use");
+    // A page-in has proved the slots good, but what is late is still to come.
+    for page in 0..64 {
+        bed.write(page, page as u8 + 101);
+    }
+    assert_eq!(bed.pager.area().stats().retired as usize, late.len());
+    for round in 0..2 {
+        for page in 0..64 {
+            assert_eq!(bed.read(page), page as u8 + 101 + round);
+            bed.write(page, page as u8 + 102 + round);
+        }
+    }
+    let script = bed.script.borrow();
+    let writes = script.log.iter().filter(|entry| entry.0 == IoOp::Write);
+    let written = writes.flat_map(|(_, _, slot, frames)| slot.0..slot.0 + *frames as u32);
+    let again = written.filter(|slot| late.contains(slot)).count();
+    assert_eq!(again, late.len(), "each was written once");
+    drop(script);
+    assert_eq!(bed.pager.area().stats().retired as usize, late.len());
     bed.shut_down();
 }
 
@@ -315,20 +354,25 @@ fn a_slot_that_could_not_be_read_is_not_used_again() {
 }
 
 #[test]
-fn s3_the_slots_of_a_write_without_an_answer_are_not_used_again() {
-    for (kind, retired) in [
-        (ErrorKind::TimedOut, true),
-        (ErrorKind::Unsent, false),
-        (ErrorKind::Io, false),
+fn s3_the_slots_of_a_failed_write_that_may_yet_be_carried_out_are_not_used_again() {
+    for (kind, stray, retired) in [
+        (ErrorKind::TimedOut, false, true),
+        (ErrorKind::Unsent, false, false),
+        (ErrorKind::Io, false, false),
+        (ErrorKind::Io, true, true),
     ] {
         let mut bed = Bed::<CopyTable>::new(Shape::default());
-        bed.script.borrow_mut().fail_writes = 1;
-        bed.script.borrow_mut().kind = Some(kind);
+        {
+            let mut script = bed.script.borrow_mut();
+            (script.fail_writes, script.kind) = (1, Some(kind));
+            script.stray_writes = usize::from(stray);
+        }
         for page in 0..48 {
             bed.write(page, page as u8 + 1);
         }
         assert!(bed.pager.stats().write_failures > 0);
-        assert_eq!(bed.pager.area().stats().retired > 0, retired, "{kind:?}");
+        let found = bed.pager.area().stats().retired > 0;
+        assert_eq!(found, retired, "{kind:?}, stray: {stray}");
         for page in 0..48 {
             assert_eq!(bed.read(page), page as u8 + 1);
         }
@@ -338,17 +382,87 @@ fn s3_the_slots_of_a_write_without_an_answer_are_not_used_again() {
 
 #[test]
 fn the_slot_of_a_late_write_is_retired_even_when_its_page_was_discarded_meanwhile() {
-    let mut bed = Bed::<CopyTable>::new(Shape::default());
-    bed.script.borrow_mut().held = true;
-    bed.fill();
-    let victim = bed.start_writeback();
-    bed.pager.discard(victim).unwrap();
-    let mut script = bed.script.borrow_mut();
-    (script.held, script.fail_writes) = (false, 1);
-    script.kind = Some(ErrorKind::TimedOut);
-    drop(script);
+    for (fail_writes, stray_writes) in [(1, 0), (0, 1)] {
+        let mut bed = Bed::<CopyTable>::new(Shape::default());
+        bed.script.borrow_mut().held = true;
+        bed.fill();
+        let victim = bed.start_writeback();
+        bed.pager.discard(victim).unwrap();
+        {
+            let mut script = bed.script.borrow_mut();
+            (script.held, script.kind) = (false, Some(ErrorKind::TimedOut));
+            (script.fail_writes, script.stray_writes) = (fail_writes, stray_writes);
+        }
+        assert_eq!(bed.event(), None);
+        assert!(bed.pager.area().stats().retired > 0);
+        bed.shut_down();
+    }
+}
+
+/// A machine whose eight slots are in use, so many of the page-outs to them stray, and whose memory
+/// is full of pages that cannot go. Each page is full of its number.
+fn full_area(stray_writes: usize) -> Bed<CopyTable> {
+    let mut bed = Bed::new(Shape {
+        slots: 8,
+        ..Shape::default()
+    });
+    bed.script.borrow_mut().stray_writes = stray_writes;
+    for page in 0.. {
+        let outcome = bed.pager.fault(Page(page), Access::Write, bed.now);
+        if outcome != Ok(FaultOutcome::Mapped) && bed.event().is_none() {
+            // The fault waits; it must not take what the test makes free.
+            bed.pager.discard(Page(page)).unwrap();
+            assert!(matches!(bed.event(), Some(PagerEvent::Failed { .. })));
+            break;
+        }
+        let bytes = [page as u8; 4096];
+        assert!(CopyTable::store(&mut bed.pager, Page(page), &bytes));
+    }
+    assert_eq!(bed.pager.area().stats().free, 0);
+    bed
+}
+
+#[test]
+fn a_slot_that_would_be_retired_is_not_taken_from_its_page_to_make_room() {
+    for (stray_writes, reclaims) in [(usize::MAX, false), (0, true)] {
+        let mut bed = full_area(stray_writes);
+        // A frame for the page that comes back; for the next one, some page must go.
+        let resident = bed.some(State::Resident).unwrap();
+        bed.pager.discard(resident).unwrap();
+        for _ in 0..8 {
+            let swapped = bed.some(State::Swapped).unwrap();
+            assert_eq!(bed.read(swapped.0), swapped.0 as u8);
+            assert_eq!(bed.event(), None);
+        }
+        assert_eq!(bed.pager.stats().slots_reclaimed > 0, reclaims);
+        assert_eq!(bed.pager.area().stats().retired, 0);
+        bed.shut_down();
+    }
+}
+
+#[test]
+fn where_one_slot_would_be_retired_another_page_gives_up_its_own() {
+    let mut bed = full_area(1);
+    while bed.zone.stats().free <= MARKS.high + 2 {
+        let resident = bed.some(State::Resident).unwrap();
+        bed.pager.discard(resident).unwrap();
+    }
+    // Both come back and stay, the one with the stray slot last.
+    let is_out =
+        |stray| move |entry: &PageEntry<'_>| entry.state == State::Swapped && entry.stray == stray;
+    let [spare, stray] = [false, true].map(|stray| {
+        let page = bed.pager.pages.iter().position(is_out(stray)).unwrap();
+        assert_eq!(bed.read(page as u32), page as u8);
+        bed.pager.pin(Page(page as u32)).unwrap();
+        page
+    });
+    let hog = bed.hog();
     assert_eq!(bed.event(), None);
-    assert!(bed.pager.area().stats().retired > 0);
+    assert_eq!(bed.pager.stats().slots_reclaimed, 1);
+    let has_slot = |page: usize| bed.pager.pages[page].swap.is_some();
+    assert!(has_slot(stray) && !has_slot(spare));
+    assert_eq!(bed.pager.area().stats().retired, 0);
+    drop(hog);
     bed.shut_down();
 }
 
@@ -657,16 +771,24 @@ mod ablation {
     }
 
     #[test]
-    fn s3_without_retirement_the_slots_of_a_late_write_are_used_again() {
-        let mut bed = without::<CopyTable>(Mechanism::RetireLate, Shape::default());
-        bed.script.borrow_mut().fail_writes = 1;
-        bed.script.borrow_mut().kind = Some(ErrorKind::TimedOut);
-        for page in 0..48 {
-            bed.write(page, page as u8);
+    fn s3_without_retirement_a_late_write_hits_the_page_that_has_its_slot_now() {
+        for (fail_writes, stray_writes) in [(1, 0), (0, 1)] {
+            let mut bed = without::<CopyTable>(Mechanism::RetireLate, Shape::default());
+            {
+                let mut script = bed.script.borrow_mut();
+                script.kind = Some(ErrorKind::TimedOut);
+                (script.fail_writes, script.stray_writes) = (fail_writes, stray_writes);
+            }
+            for version in [100, 0] {
+                for page in 0..64 {
+                    bed.write(page, page as u8 + version);
+                }
+            }
+            assert!(!bed.script.borrow().late.is_empty());
+            assert_eq!(bed.pager.area().stats().retired, 0);
+            assert!(lost(&mut bed, 64) > 0);
+            bed.shut_down();
         }
-        assert!(bed.pager.stats().write_failures > 0);
-        assert_eq!(bed.pager.area().stats().retired, 0);
-        bed.shut_down();
     }
 
     #[test]

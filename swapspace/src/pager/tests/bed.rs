@@ -1,6 +1,7 @@
 //! A small machine: a zone, a swap area that can be made to fail, and a pager over both.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -26,6 +27,11 @@ pub(super) struct Script {
     pub(super) fail_reads: usize,
     /// How they fail; as I/O errors, unless something else is said.
     pub(super) kind: Option<ErrorKind>,
+    /// The next so many writes are stray, whether they fail or not.
+    pub(super) stray_writes: usize,
+    /// What writes that are stray or timed out put into their slots: always once more, just before
+    /// a slot is read.
+    pub(super) late: BTreeMap<u32, Vec<u8>>,
     /// The next so many requests are refused as busy.
     pub(super) refuse: usize,
     /// Completions are held back.
@@ -85,7 +91,7 @@ impl<F: PageFrame> AddressSpace<F> for Flaky<F> {
     }
 
     fn poll(&mut self, now: Instant) -> Option<Completion<F, Scripted>> {
-        let mut script = self.script.borrow_mut();
+        let script = &mut *self.script.borrow_mut();
         if script.held {
             return None;
         }
@@ -94,18 +100,30 @@ impl<F: PageFrame> AddressSpace<F> for Flaky<F> {
             IoOp::Read => take(&mut script.fail_reads),
             IoOp::Write => take(&mut script.fail_writes),
         };
-        if fails && done.io.op == IoOp::Read {
-            for frame in &mut done.io.frames {
-                frame.as_mut().fill(0xbd);
+        let kind = script.kind.unwrap_or(ErrorKind::Io);
+        let stray = done.io.op == IoOp::Write && take(&mut script.stray_writes);
+        for (slot, frame) in (done.io.slot.0..).zip(&mut done.io.frames) {
+            match done.io.op {
+                IoOp::Write if stray || fails && kind == ErrorKind::TimedOut => {
+                    script.late.insert(slot, frame.as_ref().to_vec());
+                }
+                IoOp::Write => {}
+                IoOp::Read if fails => frame.as_mut().fill(0xbd),
+                IoOp::Read => {
+                    if let Some(late) = script.late.get(&slot) {
+                        frame.as_mut().copy_from_slice(late);
+                    }
+                }
             }
         }
         Some(Completion {
             ticket: done.ticket,
             io: done.io,
             result: match fails {
-                true => Err(Scripted(script.kind.unwrap_or(ErrorKind::Io))),
+                true => Err(Scripted(kind)),
                 false => Ok(()),
             },
+            stray,
         })
     }
 
@@ -420,6 +438,8 @@ impl<T: Client> Bed<T> {
         assert_eq!(pager.area.stats().in_flight, pager.requests.in_flight());
         for entry in pager.pages.iter() {
             let (frame, swap) = (entry.frame.is_some(), entry.swap.is_some());
+            let flagged = entry.suspect || entry.stray;
+            assert!(swap || !flagged, "flags of a slot go with it");
             match entry.state {
                 State::Untouched => assert!(!frame && !swap && !entry.dirty),
                 State::Swapped => assert!(!frame && swap && !entry.dirty),

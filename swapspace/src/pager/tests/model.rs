@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::bed::{Bed, Client, CopyTable, Shape};
 use super::*;
+use crate::CLUSTER_FRAMES;
 
 const PAGES: u32 = 40;
 
@@ -23,6 +24,7 @@ enum Op {
     Hog(usize),
     Relent(usize),
     FailWrites(usize),
+    StrayWrite,
     FailReads(usize),
     Refuse(usize),
     Hold(bool),
@@ -40,6 +42,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (1usize..5).prop_map(Op::Hog),
         4 => (1usize..5).prop_map(Op::Relent),
         3 => (1usize..4).prop_map(Op::FailWrites),
+        2 => Just(Op::StrayWrite),
         2 => (1usize..3).prop_map(Op::FailReads),
         2 => (1usize..3).prop_map(Op::Refuse),
         3 => any::<bool>().prop_map(Op::Hold),
@@ -61,15 +64,18 @@ struct World<T> {
     model: Vec<u8>,
     wants: Vec<Want>,
     version: u8,
+    /// Writes that may yet become stray: each takes slots out of use.
+    strays: usize,
 }
 
 impl<T: Client> World<T> {
-    fn new(shape: Shape) -> Self {
+    fn new((shape, strays): (Shape, usize)) -> Self {
         World {
             bed: Bed::new(shape),
             model: vec![0; PAGES as usize],
             wants: vec![Want::Nothing; PAGES as usize],
             version: 0,
+            strays,
         }
     }
 
@@ -169,6 +175,11 @@ impl<T: Client> World<T> {
                 }
                 Op::Relent(frames) => hog.truncate(hog.len().saturating_sub(frames)),
                 Op::FailWrites(count) => self.bed.script.borrow_mut().fail_writes += count,
+                Op::StrayWrite if self.strays > 0 => {
+                    self.strays -= 1;
+                    self.bed.script.borrow_mut().stray_writes += 1;
+                }
+                Op::StrayWrite => {}
                 Op::FailReads(count) => self.bed.script.borrow_mut().fail_reads += count,
                 Op::Refuse(count) => self.bed.script.borrow_mut().refuse += count,
                 Op::Hold(held) => self.bed.script.borrow_mut().held = held,
@@ -182,7 +193,7 @@ impl<T: Client> World<T> {
         {
             let mut script = self.bed.script.borrow_mut();
             (script.fail_writes, script.fail_reads, script.refuse) = (0, 0, 0);
-            script.held = false;
+            (script.stray_writes, script.held) = (0, false);
         }
         for page in 0..PAGES {
             while self.bed.pager.unpin(Page(page)).is_ok() {}
@@ -191,23 +202,43 @@ impl<T: Client> World<T> {
         for page in 0..PAGES {
             assert_eq!(self.bed.read(page), self.model[page as usize]);
         }
+        // Often enough for every slot to be used again that may be.
+        for round in 0..3 {
+            for page in 0..PAGES {
+                self.bed.write(page, page as u8 ^ (0x40 << (round % 2)));
+            }
+            for page in 0..PAGES {
+                assert_eq!(self.bed.read(page), page as u8 ^ (0x40 << (round % 2)));
+            }
+        }
         self.bed.shut_down();
     }
 }
 
-fn shape() -> impl Strategy<Value = Shape> {
-    (8usize..24, 0usize..20, 1usize..6, 1usize..5, 0u64..100).prop_map(
-        |(frames, spare, faults, requests, latency)| Shape {
-            frames,
-            pages: PAGES as usize,
-            // What does not fit into memory fits into the slots, with and without room to spare.
-            // A slot whose read failed may be retired on top.
-            slots: PAGES as usize + spare,
-            faults,
-            requests,
-            latency: Duration::from_micros(latency),
-        },
+/// A machine, and how many of its writes may be stray.
+fn shape() -> impl Strategy<Value = (Shape, usize)> {
+    (
+        8usize..24,
+        0usize..20,
+        1usize..6,
+        1usize..5,
+        0u64..100,
+        0usize..4,
     )
+        .prop_map(|(frames, spare, faults, requests, latency, strays)| {
+            let shape = Shape {
+                frames,
+                pages: PAGES as usize,
+                // What does not fit into memory fits into the slots, with and without room to
+                // spare, when all the slots of stray writes are retired. A slot whose read failed
+                // may be retired on top.
+                slots: PAGES as usize + spare + strays * CLUSTER_FRAMES,
+                faults,
+                requests,
+                latency: Duration::from_micros(latency),
+            };
+            (shape, strays)
+        })
 }
 
 proptest! {
