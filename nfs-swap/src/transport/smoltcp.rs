@@ -8,6 +8,7 @@
 use core::fmt;
 use core::net::{Ipv4Addr, SocketAddrV4};
 use core::ops::RangeInclusive;
+use core::time::Duration;
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::phy::Device;
@@ -19,6 +20,10 @@ use swapspace::Instant;
 
 use super::{Link, LinkDown, Transport};
 use crate::ablation::{Ablation, Mechanism};
+
+/// How soon to try again when the device could not send what is due. Whoever hears that it has room
+/// again polls at once.
+const BLOCKED_RETRY: Duration = Duration::from_millis(1);
 
 /// Where connections of the swap path are made known, so that their packets may use the reserve
 /// and are not dropped when memory is short (VMIO).
@@ -191,7 +196,9 @@ impl<'a, D: Device, V: VmioFlows> SmoltcpTcp<'a, D, V> {
         self.interface
             .poll(time, &mut self.device, &mut self.sockets);
         let wake = self.interface.poll_at(time, &self.sockets);
-        self.wake = wake.map(|at| Instant::from_micros(at.total_micros().max(0) as u64));
+        let wake = wake.map(|at| Instant::from_micros(at.total_micros().max(0) as u64));
+        // What is due now was tried just now: the device has no room, or no memory.
+        self.wake = wake.map(|at| at.max(self.now + BLOCKED_RETRY));
     }
 
     /// Switches a mechanism of this transport off, for good. A mechanism of another object changes

@@ -306,6 +306,8 @@ where
             self.forget(Page(number));
         }
         while self.complete_one(now) {}
+        // There is nothing left to write, now or later.
+        self.throttle = Throttle::default();
         if self.requests.in_flight() > 0 {
             return Poll::Pending;
         }
