@@ -1,6 +1,6 @@
 //! Network cards, as the receive path sees them: owned buffers, no stack.
 
-use crate::{Skb, SkbPool};
+use crate::{DropReason, Skb, SkbPool};
 
 /// A driver over two rings of owned skbs.
 ///
@@ -28,6 +28,17 @@ pub trait Nic<'m> {
 
     /// The card's own address.
     fn hardware_addr(&self) -> [u8; 6];
+
+    /// Takes a packet that serves neither the VM nor a socket, for another stack that shares the card;
+    /// its memory is ordinary. Comes back if nobody wants it, and is then dropped and counted for
+    /// the reason given: that is the default.
+    ///
+    /// # Errors
+    ///
+    /// Nobody wants it.
+    fn unclaimed(&mut self, skb: Skb<'m>, _: DropReason) -> Result<(), Skb<'m>> {
+        Err(skb)
+    }
 
     /// What the card does with checksums; nothing, unless a driver says otherwise.
     fn checksum_offload(&self) -> ChecksumOffload {

@@ -26,7 +26,7 @@ const SCRATCH: usize = 16 << 10;
 /// A smoltcp device for the swap stack, over a card, a pool and the drop ladder.
 ///
 /// Received frames go through the ladder; only what serves the VM comes up to smoltcp, and what
-/// nobody claims is dropped. Give paging an interface of its own: this one sees nobody else's
+/// nobody claims goes to [`Nic::unclaimed`]. Give paging an interface of its own: this one sees nobody else's
 /// traffic.
 ///
 /// # What it holds
@@ -174,7 +174,11 @@ impl<'m, N: Nic<'m>> Reserved<'m, N> {
                     self.pending = Some(skb);
                     return;
                 }
-                Verdict::Unclaimed(skb, reason) => drop(self.ingress.drop_skb(skb, reason)),
+                Verdict::Unclaimed(skb, reason) => {
+                    if let Err(skb) = self.nic.unclaimed(skb, reason) {
+                        self.ingress.drop_skb(skb, reason);
+                    }
+                }
                 Verdict::Delivered(_) | Verdict::Dropped(_) => {}
             }
         }

@@ -1,0 +1,147 @@
+//! How tight the computed reserve is: the smallest that survives, searched downward.
+
+use core::fmt;
+
+use crate::run;
+use crate::scenario::{File, Mode, Scenario, Sizes};
+use crate::trace::Trace;
+
+/// A machine whose reserve is put to the test.
+#[derive(Debug, Clone, Copy)]
+pub struct Configuration {
+    /// Bytes of an IP packet.
+    pub mtu: u16,
+    /// Descriptors of the card, each way.
+    pub ring: usize,
+    /// Descriptors for which the reserve has buffers, each way.
+    pub guaranteed: usize,
+    /// Requests in flight.
+    pub requests: usize,
+    /// Swap areas.
+    pub swappers: usize,
+    /// Bytes of the connection's buffers.
+    pub window: usize,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Copy)]
+pub struct Tightness {
+    /// The machine.
+    pub configuration: Configuration,
+    /// Frames of the computed reserve.
+    pub computed: usize,
+    /// The fewest frames with which every run got through.
+    pub needed: usize,
+    /// A seed that fails with one frame less, and how.
+    pub fails: Option<(u64, &'static str)>,
+}
+
+impl Tightness {
+    /// Computed frames for each that is needed.
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
+        self.computed as f64 / self.needed.max(1) as f64
+    }
+}
+
+impl Configuration {
+    /// The dozen that is looked at.
+    pub const ALL: [Configuration; 12] = {
+        const fn make(
+            mtu: u16,
+            [ring, guaranteed]: [usize; 2],
+            requests: usize,
+            swappers: usize,
+            window: usize,
+        ) -> Configuration {
+            Configuration {
+                mtu,
+                ring,
+                guaranteed,
+                requests,
+                swappers,
+                window,
+            }
+        }
+        [
+            make(1500, [2, 2], 1, 1, 4096),
+            make(1500, [16, 2], 1, 1, 4096),
+            make(1500, [16, 2], 8, 1, 16_384),
+            make(1500, [16, 2], 64, 1, 65_536),
+            make(1500, [16, 1], 8, 1, 16_384),
+            make(1500, [64, 2], 32, 1, 65_536),
+            make(1500, [16, 4], 8, 1, 16_384),
+            make(1500, [8, 8], 8, 1, 16_384),
+            make(1500, [16, 2], 8, 2, 16_384),
+            make(1500, [64, 2], 64, 2, 65_536),
+            make(9000, [16, 2], 8, 1, 65_536),
+            make(9000, [64, 2], 64, 2, 65_536),
+        ]
+    };
+
+    /// The scenario of a seed on this machine.
+    fn scenario(&self, seed: u64) -> Scenario {
+        let mut scenario = Scenario::from_seed(seed, Mode::Within);
+        let machine = &mut scenario.machine;
+        machine.mtu = self.mtu;
+        machine.rings = [self.ring; 2];
+        machine.guaranteed = [self.guaranteed; 2];
+        machine.requests = self.requests;
+        machine.swappers = self.swappers;
+        machine.window = self.window;
+        machine.file = File::Missing;
+        scenario.program.operations = 240 / (scenario.program.tasks * self.swappers);
+        scenario.fit_pages(15);
+        scenario
+    }
+
+    /// The first of `seeds` runs that fails with `missing` frames less than computed.
+    fn failure(&self, missing: usize, seeds: u64) -> Option<(u64, &'static str)> {
+        (0..seeds).find_map(|seed| {
+            let mut scenario = self.scenario(seed);
+            scenario.machine.missing = missing;
+            let violation = run(&scenario, Trace::silent()).violation?;
+            Some((seed, violation.rule))
+        })
+    }
+
+    /// Takes frames away until a run fails.
+    #[must_use]
+    pub fn measure(&self, seeds: u64) -> Tightness {
+        let sizes = Sizes::of(&self.scenario(0));
+        let computed = self.swappers * (sizes.rx.frames() + sizes.tx.frames());
+        let mut fails = None;
+        let mut missing = 0;
+        // Slabs of several frames come and go as a whole.
+        let step = 1 << self.scenario(0).machine.skb().1;
+        while missing <= computed {
+            fails = self.failure(missing, seeds);
+            if fails.is_some() {
+                break;
+            }
+            missing += step;
+        }
+        Tightness {
+            configuration: *self,
+            computed,
+            needed: (computed + step).saturating_sub(missing),
+            fails,
+        }
+    }
+}
+
+impl fmt::Display for Configuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "MTU {}, rings of {} ({} guaranteed), {} requests, {} swapper{}, window {} KiB",
+            self.mtu,
+            self.ring,
+            self.guaranteed,
+            self.requests,
+            self.swappers,
+            if self.swappers == 1 { "" } else { "s" },
+            self.window / 1024,
+        )
+    }
+}

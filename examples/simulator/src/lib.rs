@@ -1,0 +1,38 @@
+//! A deterministic simulator of machines that swap over a network.
+#![forbid(unsafe_code)]
+
+mod ablate;
+mod ablation;
+mod budgets;
+mod clock;
+mod flood;
+mod guard;
+mod kernel;
+mod memory;
+mod mmu;
+mod nic;
+mod packet;
+mod rng;
+mod run;
+mod scenario;
+mod server;
+mod shrink;
+mod stack;
+mod trace;
+mod verdict;
+mod weather;
+mod workers;
+mod world;
+
+pub use ablate::{Found, search};
+pub use ablation::Mechanism;
+pub use budgets::{Configuration, Tightness};
+pub use run::{quiet_panics, run};
+pub use scenario::{
+    FOREVER, Fault, FaultKind, File, Machine, Micros, Mode, ParseError, Program, Refusal, SECOND,
+    Scenario, Traffic,
+};
+pub use shrink::shrink;
+pub use trace::Trace;
+pub use verdict::{Counts, Outcome, Violation};
+pub use workers::{Summary, Total, run_workers};

@@ -1,0 +1,249 @@
+//! The network card: two finite rings of packet buffers, a small memory of its own, and a DMA engine
+//! that takes its time.
+
+use core::cell::RefCell;
+use core::net::{Ipv4Addr, SocketAddrV4};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use mempool::{ChargeError, Gfp, ReserveNode};
+use netreserve::{DropReason, Flow, FlowTable, Ingress, Nic, Skb, SkbAllocError, SkbPool};
+
+use crate::memory::{Drivers, Watched};
+use crate::packet;
+use crate::rng::Rng;
+use crate::verdict::Findings;
+
+/// Packets that the other stack on the card holds at once.
+pub(crate) const OTHER_STACK: usize = 4;
+
+/// The side of the card that the wire sees.
+#[derive(Debug, Default)]
+pub(crate) struct Port {
+    /// Packets that came and were not taken.
+    waiting: VecDeque<Vec<u8>>,
+    /// Packets that the card keeps when no buffer is posted.
+    fifo: usize,
+    /// Buffers posted for receiving, when the driver last looked.
+    posted: usize,
+    /// Packets that were put into the transmit ring and that the wire has not seen.
+    sending: VecDeque<Vec<u8>>,
+    /// Descriptors of the transmit ring that are done with, since the start.
+    completed: u64,
+    /// Packets lost because the card had no place for them.
+    pub(crate) overrun: u64,
+    /// Buffers in the transmit ring, when the driver last looked.
+    pub(crate) in_tx_ring: usize,
+}
+
+pub(crate) type SharedPort = Rc<RefCell<Port>>;
+
+impl Port {
+    pub(crate) fn shared(fifo: usize) -> SharedPort {
+        Rc::new(RefCell::new(Port {
+            fifo,
+            ..Port::default()
+        }))
+    }
+
+    /// A packet arrives. Whether the card could take it.
+    pub(crate) fn arrive(&mut self, frame: Vec<u8>) -> bool {
+        let room = self.waiting.len() < self.posted + self.fifo;
+        if room {
+            self.waiting.push_back(frame);
+        } else {
+            self.overrun += 1;
+        }
+        room
+    }
+
+    /// The next packet to go out, whose descriptor is done with when the wire has carried it away.
+    pub(crate) fn take_sent(&mut self) -> Option<Vec<u8>> {
+        self.sending.pop_front()
+    }
+
+    /// One more descriptor of the transmit ring is done with.
+    pub(crate) fn complete(&mut self) {
+        self.completed += 1;
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(crate) fn posted(&self) -> usize {
+        self.posted
+    }
+}
+
+/// The card with its driver.
+pub(crate) struct Card<'m> {
+    pub(crate) port: SharedPort,
+    pub(crate) rings: [usize; 2],
+    pub(crate) mtu: usize,
+    pub(crate) hardware: [u8; 6],
+    pub(crate) server: Ipv4Addr,
+    pub(crate) flows: &'m FlowTable<'m>,
+    pub(crate) memory: &'m Watched<'m>,
+    pub(crate) skb_size: usize,
+    pub(crate) slab_order: u8,
+    pub(crate) interrupts: &'m dyn Drivers,
+    pub(crate) findings: Findings,
+    pub(crate) reserve: &'m ReserveNode<'m>,
+    pub(crate) ingress: &'m Ingress<'m>,
+    pub(crate) rng: Rng,
+    /// Packets that wait for the other stack that shares the card.
+    pub(crate) others: VecDeque<Skb<'m>>,
+    pub(crate) rx: VecDeque<Skb<'m>>,
+    pub(crate) tx: VecDeque<Skb<'m>>,
+    /// Packets ever put into the transmit ring.
+    pub(crate) sent: u64,
+}
+
+impl<'m> Card<'m> {
+    fn refill(&mut self, pool: &SkbPool<'m>) {
+        while self.rx.len() < self.rings[0] {
+            let ordinary = self.memory.ordinary_possible(self.slab_order, Gfp::ATOMIC);
+            let skb = match pool.alloc_rx() {
+                Ok(skb) => skb,
+                Err(error) => {
+                    self.judge_refusal(error);
+                    break;
+                }
+            };
+            if skb.is_emergency() {
+                let open = self.flows.any();
+                self.findings.check(open, "N1", || {
+                    "a receive buffer came out of the reserve, and there is no VMIO flow".into()
+                });
+                self.findings.check(!ordinary, "N1", || {
+                    "a receive buffer came out of the reserve, and there was ordinary memory".into()
+                });
+            }
+            self.rx.push_back(skb);
+        }
+        self.port.borrow_mut().posted = self.rx.len();
+    }
+
+    fn judge_refusal(&self, error: SkbAllocError) {
+        let (usage, limit) = (self.reserve.usage(), self.reserve.limit());
+        let full = usage + self.skb_size > limit;
+        let refused = error == SkbAllocError::Reserve(ChargeError::OverLimit);
+        self.findings.check(full || !refused, "M5", || {
+            format!("a charge was refused though {usage} of {limit} bytes are charged")
+        });
+    }
+
+    /// The other stack sends something, as anybody may: what serves itself is not for emergency
+    /// buffers.
+    fn other_stack_sends(&mut self, pool: &SkbPool<'m>) {
+        let Some(answered) = self.others.pop_front() else {
+            return;
+        };
+        if !self.tx_ready() || self.rng.chance(500) {
+            return;
+        }
+        if let Ok(mut skb) = pool.alloc_tx() {
+            let len = answered.len().min(skb.tailroom());
+            if let Ok(bytes) = skb.put(len) {
+                bytes.copy_from_slice(&answered.data()[..len]);
+                // To nobody: the wire's other end is the server, and not asked.
+                bytes[..len.min(6)].fill(2);
+            }
+            if let Ok(skb) = self.ingress.egress(skb) {
+                drop(self.transmit(skb));
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        let in_ring = self.sent - self.port.borrow().completed;
+        while self.tx.len() as u64 > in_ring {
+            self.tx.pop_front();
+        }
+        self.port.borrow_mut().in_tx_ring = self.tx.len();
+    }
+
+    /// Judges a packet that leaves, without the crates' own classification.
+    fn judge(&self, skb: &Skb<'_>) {
+        let frame = skb.data();
+        let tcp = packet::tcp(frame);
+        if skb.is_emergency() {
+            let to_server = tcp.is_some_and(|tcp| *tcp.destination.ip() == self.server);
+            let arp = packet::arp_target(frame) == Some(self.server);
+            self.findings.check(to_server || arp, "N2", || {
+                format!(
+                    "{} left in an emergency buffer and does not serve the VM",
+                    packet::describe(frame)
+                )
+            });
+        }
+        let own = |tcp: &packet::Tcp| tcp.syn && *tcp.destination.ip() == self.server;
+        if let Some(tcp) = tcp.filter(own) {
+            let (local, remote): (SocketAddrV4, SocketAddrV4) = (tcp.source, tcp.destination);
+            self.findings
+                .check(self.flows.contains(Flow::tcp(local, remote)), "S7", || {
+                    format!("the SYN of {local} left before its flow was tagged")
+                });
+        }
+    }
+}
+
+impl<'m> Nic<'m> for Card<'m> {
+    fn receive(&mut self, pool: &SkbPool<'m>) -> Option<Skb<'m>> {
+        self.interrupts.moment();
+        self.reap();
+        if self.rng.chance(100) {
+            self.other_stack_sends(pool);
+        }
+        self.refill(pool);
+        if self.rx.is_empty() {
+            return None;
+        }
+        let frame = self.port.borrow_mut().waiting.pop_front()?;
+        let mut skb = self.rx.pop_front()?;
+        self.port.borrow_mut().posted = self.rx.len();
+        skb.put(frame.len())
+            .expect("the wire carries no longer packets than the MTU allows")
+            .copy_from_slice(&frame);
+        Some(skb)
+    }
+
+    fn transmit(&mut self, skb: Skb<'m>) -> Result<(), Skb<'m>> {
+        self.interrupts.moment();
+        if !self.tx_ready() {
+            return Err(skb);
+        }
+        self.judge(&skb);
+        self.port.borrow_mut().sending.push_back(skb.data().to_vec());
+        self.sent += 1;
+        self.tx.push_back(skb);
+        self.port.borrow_mut().in_tx_ring = self.tx.len();
+        Ok(())
+    }
+
+    fn tx_ready(&mut self) -> bool {
+        self.reap();
+        self.tx.len() < self.rings[1]
+    }
+
+    fn unclaimed(&mut self, skb: Skb<'m>, _: DropReason) -> Result<(), Skb<'m>> {
+        self.findings.check(!skb.is_emergency(), "N2", || {
+            let what = packet::describe(skb.data());
+            format!("another stack was given an emergency buffer: {what}")
+        });
+        if self.others.len() == OTHER_STACK {
+            return Err(skb);
+        }
+        self.others.push_back(skb);
+        Ok(())
+    }
+
+    fn mtu(&self) -> usize {
+        self.mtu
+    }
+
+    fn hardware_addr(&self) -> [u8; 6] {
+        self.hardware
+    }
+}

@@ -1,0 +1,71 @@
+//! How much memory a machine has: enough for what the crates promise, and not much more.
+
+use mempool::{Budget, Watermarks};
+use swapspace::CLUSTER_FRAMES;
+
+use super::{FaultKind, Machine, Scenario};
+use crate::memory::INTERRUPT_FRAMES;
+use crate::nic::OTHER_STACK;
+
+/// Frames that the program needs besides all else: what is mapped must not be evicted before it is
+/// touched, with full clusters on their way in and out.
+const WORKING_MINIMUM: usize = 24;
+
+/// How much of everything.
+pub(crate) struct Sizes {
+    pub(crate) rx: Budget,
+    pub(crate) tx: Budget,
+    /// Frames of the zone of pages, and of that of packets if there is one.
+    pub(crate) pages: usize,
+    pub(crate) packets: usize,
+    pub(crate) marks: Watermarks,
+    pub(crate) slots: u32,
+}
+
+impl Sizes {
+    pub(crate) fn of(scenario: &Scenario) -> Sizes {
+        let Machine {
+            rings,
+            guaranteed,
+            min,
+            swappers,
+            socket_skbs,
+            ..
+        } = scenario.machine;
+        let (size, order) = scenario.machine.skb();
+        let rx = netreserve::rx_budget(guaranteed[0], size, order);
+        let tx = netreserve::tx_budget(guaranteed[1], size, order);
+        let marks = Watermarks {
+            min,
+            low: min + min.div_ceil(4),
+            high: min + min.div_ceil(2) + 1,
+        };
+        let raises = scenario.script.iter().map(|fault| match fault.kind {
+            FaultKind::Raise(packets) => packets.into(),
+            _ => 0,
+        });
+        let raise = Budget::objects(raises.max().unwrap_or(0), size, order).frames();
+        let reserve = swappers * (rx.frames() + tx.frames()) + raise;
+        // Ordinary memory comes first: the rings hold as much of it while there is any.
+        let in_rings = swappers * Budget::objects(rings[0] + rings[1] + 4 + OTHER_STACK, size, order).frames();
+        let in_sockets = Budget::objects(2 * socket_skbs, size, order).frames();
+        let packets = reserve + in_rings + in_sockets + marks.high;
+        let tasks = scenario.program.tasks * swappers;
+        let program = WORKING_MINIMUM * swappers + 5 * tasks + INTERRUPT_FRAMES;
+        let (pages, packets) = match scenario.machine.packet_zone() {
+            // Whole slabs, aligned.
+            true => (program + marks.high, packets.next_multiple_of(1 << order)),
+            false => (program + packets, 0),
+        };
+        // A page that is written again has two slots for a moment.
+        let slots = scenario.program.pages + scenario.machine.requests * CLUSTER_FRAMES;
+        Sizes {
+            rx,
+            tx,
+            pages,
+            packets,
+            marks,
+            slots: slots as u32,
+        }
+    }
+}
