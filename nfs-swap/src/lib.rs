@@ -87,9 +87,10 @@
 //! that had read it and was merely slow, as with any NFS client. The pages of a pager are safe from
 //! that: until the file is activated anew, nothing else is put into the slots of a write that
 //! [timed out](RequestError::TimedOut), or that was sent again over a new connection. The price is
-//! a few slots for each connection that is lost amid page-outs. They are not safe from what was
-//! written before: the zeros that filled the new file, and the writes of an earlier activation,
-//! may be late, too.
+//! a few slots for each connection that is lost amid page-outs. A new file whose filling was disturbed
+//! in that way is removed and made afresh, and a late write finds no file. Pages are not safe from the
+//! late writes of an earlier activation of the same file; nor from somebody who truncates the file,
+//! when the answer is lost that would have shown it and a later page-out makes it longer again.
 //!
 //! # Features
 //!

@@ -115,6 +115,8 @@ pub struct Client<F, const N: usize> {
     file: Option<File>,
     /// Whether requests are admitted.
     open: bool,
+    /// A copy of a write of zeros to this file may be left.
+    stray_zeros: bool,
     requests: SlotTable<Request<F>, N>,
     control: Control,
     outgoing: Outgoing,
@@ -141,6 +143,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             patience: config.rpc_timeout,
             file: None,
             open: false,
+            stray_zeros: false,
             control: Control::new(),
             outgoing: Outgoing::new(),
             incoming: Incoming::new(0),
@@ -192,6 +195,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             intact: u64::MAX,
         });
         self.open = true;
+        self.stray_zeros = false;
     }
 
     /// Refuses requests from now on; those in flight go on.
@@ -298,6 +302,13 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
         Some(result.map(|()| request.len))
     }
 
+    /// Whether a copy of a write of zeros, made since [`open`](Self::open), may still be carried out:
+    /// the file must not be used then, but made afresh.
+    #[must_use]
+    pub const fn zeros_are_stray(&self) -> bool {
+        self.stray_zeros
+    }
+
     fn take_finished(&mut self, zeros: bool) -> Option<(Request<F>, Result<(), RequestError>)> {
         if self.finished == 0 {
             return None;
@@ -379,6 +390,8 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             let under_way = matches!(request.phase, Phase::Sending | Phase::Sent(_));
             // A second COMMIT does no harm, and what it commits was answered.
             request.stray |= under_way && request.call == Call::Write;
+            let zeros = matches!(request.body, Body::Zeros) && request.stray;
+            self.stray_zeros |= zeros && !self.ablation.off(Mechanism::StrayWrites);
             if request.expired {
                 let error = request.overdue();
                 self.stats.timed_out += 1;

@@ -25,6 +25,9 @@ const ZEROS_MAX: u32 = 256 * 1024;
 /// Such WRITEs in flight at once: enough to keep a server busy, and few enough for a slow one to
 /// answer each within its deadline.
 const ZEROS_IN_FLIGHT: usize = 4;
+/// Bytes in one WRITE, and one at a time, where a connection was lost with the former: a path that
+/// loses packets in bursts bears that.
+const ZEROS_GENTLE: u32 = 8 * 1024;
 
 /// What came of a try to go on.
 #[derive(Debug)]
@@ -67,6 +70,10 @@ pub(super) struct Setup {
     ready: bool,
     /// What the activation before this one left behind.
     leftover: Leftover,
+    /// The file is removed in order to be made afresh.
+    anew: bool,
+    /// Which has happened: the file is filled more gently now.
+    gentle: bool,
     /// Bytes of zeros submitted, and bytes known to be stable.
     zeros_submitted: u64,
     zeros_done: u64,
@@ -109,6 +116,8 @@ impl Setup {
             creating: false,
             ready: false,
             leftover,
+            anew: false,
+            gentle: false,
             zeros_submitted: 0,
             zeros_done: 0,
             failure: None,
@@ -310,7 +319,9 @@ impl Setup {
             }
             Stage::Preallocate => {
                 ready!(self.fill(client, config, now))?;
-                Stage::Verify
+                // Late zeros must find no file.
+                self.anew = client.zeros_are_stray();
+                if self.anew { Stage::Remove } else { Stage::Verify }
             }
             Stage::Getattr | Stage::Verify => {
                 let attributes = ready!(self.nfs_call(client, &Getattr { file }, now))?;
@@ -335,7 +346,13 @@ impl Setup {
                 if self.failure.is_some() {
                     return Poll::Ready(Ok(None));
                 }
-                Stage::Unmount
+                if core::mem::take(&mut self.anew) {
+                    self.gentle = true;
+                    (self.zeros_submitted, self.zeros_done) = (0, 0);
+                    Stage::Create
+                } else {
+                    Stage::Unmount
+                }
             }
             Stage::Unmount => {
                 if self.root != Fh::default() {
@@ -427,12 +444,15 @@ impl Setup {
     ) -> Stage {
         client.open(file.clone(), self.geometry::<N>(config));
         match core::mem::replace(&mut self.leftover, Leftover::Nothing) {
-            Leftover::File(ours) => self.created |= ours == file,
+            // Zeros may still be on their way into it.
+            Leftover::File(ours) if ours == file => (self.created, self.anew) = (true, true),
+            Leftover::File(_) => {}
             Leftover::Perhaps => self.perhaps_created |= !self.created,
             Leftover::Nothing => {}
         }
         self.file = file;
         match self.created {
+            true if self.anew => Stage::Remove,
             true => Stage::Resize,
             false => Stage::Getattr,
         }
@@ -450,8 +470,12 @@ impl Setup {
             self.moved_at = now;
         }
         let size = config.size();
-        let most = self.limits.write_max.min(ZEROS_MAX.max(config.page_size));
-        while self.zeros_submitted < size && client.in_flight() < ZEROS_IN_FLIGHT {
+        let (most, in_flight) = match self.gentle {
+            false => (ZEROS_MAX, ZEROS_IN_FLIGHT),
+            true => (ZEROS_GENTLE, 1),
+        };
+        let most = self.limits.write_max.min(most.max(config.page_size));
+        while self.zeros_submitted < size && client.in_flight() < in_flight {
             let left = size - self.zeros_submitted;
             let len = u32::try_from(left).unwrap_or(u32::MAX).min(most);
             if !client.submit_zeros(self.zeros_submitted, len, now) {
