@@ -53,6 +53,8 @@ pub(crate) struct Swapper<'s, 'm, M> {
     pub(crate) phase: Phase,
     /// Times in a row that it asked to be called again at once.
     pub(crate) spins: u32,
+    /// Somebody cut the file.
+    pub(crate) cut: bool,
 }
 
 /// Where a swapper is in its life.

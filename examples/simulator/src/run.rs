@@ -273,6 +273,7 @@ fn simulate<M: Mmu>(scenario: &Scenario, trace: Trace) -> Outcome {
             truth: vec![0; program.pages],
             phase: Phase::Activating { not_before: 0 },
             spins: 0,
+            cut: false,
         });
     }
 

@@ -288,8 +288,9 @@ impl<'a> World<'a> {
             }
             FaultKind::Moved => self.host.move_to(number as u8 + 1),
             FaultKind::Truncated => {
-                for server in &mut self.host.servers {
+                for (server, swapper) in self.host.servers.iter_mut().zip(&mut kernel.swappers) {
                     server.truncate(PAGE as u64);
+                    swapper.cut = true;
                 }
             }
             FaultKind::Removed => self.host.servers.iter_mut().for_each(|server| server.remove()),
