@@ -1,10 +1,10 @@
 //! Leaving a mechanism out must be found out.
 
+use crate::Mechanism;
 use crate::run;
 use crate::scenario::{Mode, Scenario};
 use crate::trace::Trace;
 use crate::verdict::Violation;
-use crate::Mechanism;
 
 /// What came of a search.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -53,7 +53,8 @@ fn scenario(command: &Command) -> Result<Scenario, String> {
 
 fn read(file: &Path) -> Result<Scenario, String> {
     let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    text.parse().map_err(|error| format!("{}: {error}", file.display()))
+    text.parse()
+        .map_err(|error| format!("{}: {error}", file.display()))
 }
 
 fn one_run(command: &Command) -> Result<bool, String> {
@@ -67,7 +68,9 @@ fn one_run(command: &Command) -> Result<bool, String> {
     if let Some(path) = &command.pcap {
         let unwritable = |error| format!("{}: {error}", path.display());
         let file = fs::File::create(path).map_err(unwritable)?;
-        trace = trace.with_capture(Box::new(BufWriter::new(file))).map_err(unwritable)?;
+        trace = trace
+            .with_capture(Box::new(BufWriter::new(file)))
+            .map_err(unwritable)?;
     }
     let outcome = run(&scenario, trace);
     let mut out = std::io::stdout().lock();
@@ -107,8 +110,13 @@ fn replay(command: &Command) -> Result<bool, String> {
         return Err("name one directory".into());
     };
     let entries = fs::read_dir(directory).map_err(|error| format!("{directory}: {error}"))?;
-    let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "scenario"));
+    let mut files: Vec<_> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
+    files.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "scenario")
+    });
     files.sort();
     if files.is_empty() {
         return Err(format!("{directory}: no scenario (*.scenario) in it"));

@@ -71,7 +71,11 @@ pub(crate) fn packet(rng: &mut Rng, traffic: Traffic, target: &Target, mtu: usiz
                 0 => (target.server, false),
                 _ => (stranger, rng.chance(500)),
             };
-            let fragment = if first { 0x2000 } else { 0x2000 | rng.range(1, 100) as u16 };
+            let fragment = if first {
+                0x2000
+            } else {
+                0x2000 | rng.range(1, 100) as u16
+            };
             let to = port(rng);
             transport(target, source, UDP, &udp(from, to, len.max(8)), fragment)
         }
@@ -92,7 +96,13 @@ fn ethernet(target: &Target, protocol: u16, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-fn transport(target: &Target, source: Ipv4Addr, protocol: u8, payload: &[u8], fragment: u16) -> Vec<u8> {
+fn transport(
+    target: &Target,
+    source: Ipv4Addr,
+    protocol: u8,
+    payload: &[u8],
+    fragment: u16,
+) -> Vec<u8> {
     let len = (20 + payload.len()) as u16;
     let mut ip = vec![0x45, 0];
     ip.extend(len.to_be_bytes());
@@ -152,13 +162,31 @@ fn arp(rng: &mut Rng, target: &Target, stranger: Ipv4Addr) -> Vec<u8> {
 fn look_alike(rng: &mut Rng, target: &Target, stranger: Ipv4Addr, len: usize) -> Vec<u8> {
     let (local, remote) = target.connection;
     match rng.below(4) {
-        0 => transport(target, stranger, TCP, &tcp(rng, remote, local, 0x10, len), 0),
+        0 => transport(
+            target,
+            stranger,
+            TCP,
+            &tcp(rng, remote, local, 0x10, len),
+            0,
+        ),
         1 => transport(target, target.server, UDP, &udp(remote, local, len), 0),
         2 => {
             let other = rng.range(1024, 65_535) as u16;
-            transport(target, target.server, TCP, &tcp(rng, remote, other, 0x10, len), 0)
+            transport(
+                target,
+                target.server,
+                TCP,
+                &tcp(rng, remote, other, 0x10, len),
+                0,
+            )
         }
-        _ => transport(target, target.server, TCP, &tcp(rng, remote, local, 0x10, 0), 0),
+        _ => transport(
+            target,
+            target.server,
+            TCP,
+            &tcp(rng, remote, local, 0x10, 0),
+            0,
+        ),
     }
 }
 

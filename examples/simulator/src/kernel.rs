@@ -11,9 +11,9 @@ use mempool::{Frame, MemallocToken, ReserveNode, Zone};
 use netreserve::{FlowTable, Ingress, Reserved, SkbPool, SocketId, SocketTable};
 use nfs_swap::transport::smoltcp::SmoltcpTcp;
 use nfs_swap::{SwapFile, SwapFileError};
-use swapspace::{ActivateError, DeactivateError, ErrorKind, Instant, Pager, PagerEvent};
+use swapspace::{ActivateError, DeactivateError, ErrorKind, Instant, Page, Pager, PagerEvent};
 
-use self::task::{Step, Task};
+use self::task::{Step, Task, is_accessible};
 use crate::guard::Guard;
 use crate::memory::{Drivers, PacketCache, Truth, Watched};
 use crate::mmu::Mmu;
@@ -86,7 +86,6 @@ pub(crate) struct Parts<'m> {
     pub(crate) interrupts: &'m dyn Drivers,
     pub(crate) cache: &'m dyn PacketCache,
     pub(crate) root: &'m ReserveNode<'m>,
-    pub(crate) flows: &'m FlowTable<'m>,
     pub(crate) sockets: &'m SocketTable<'m>,
     pub(crate) findings: Findings,
     /// Whether no packet of the swap connection may be dropped: nobody damages packets.
@@ -148,7 +147,8 @@ impl<'s, 'm, M: Mmu> Kernel<'s, 'm, M> {
         }
         if !self.started && self.swappers.iter().all(|s| s.phase.is_in_use()) {
             self.started = true;
-            self.runnable.extend((0..self.tasks.len()).map(|task| (task, now)));
+            self.runnable
+                .extend((0..self.tasks.len()).map(|task| (task, now)));
         }
         self.lower(now);
         self.parts.interrupts.release_one();
@@ -166,6 +166,12 @@ impl<'s, 'm, M: Mmu> Kernel<'s, 'm, M> {
     pub(crate) fn is_over(&self) -> bool {
         let over = |s: &Swapper<'_, '_, _>| matches!(s.phase, Phase::Over { .. });
         self.swappers.iter().all(over)
+    }
+
+    /// Whether everything was put away as intended.
+    pub(crate) fn is_clean(&self) -> bool {
+        let clean = |s: &Swapper<'_, '_, _>| s.phase == Phase::Over { clean: true };
+        self.swappers.iter().all(clean)
     }
 
     /// Whether the program has begun.
@@ -246,7 +252,14 @@ impl<'s, 'm, M: Mmu> Kernel<'s, 'm, M> {
         self.parts.findings.check(spins < SPINS, "spin", || {
             format!("{spins} times in a row the next deadline had passed already, while {phase:?}")
         });
-        let device = swapper.pager.area().space().inner.transport().inner.device();
+        let device = swapper
+            .pager
+            .area()
+            .space()
+            .inner
+            .transport()
+            .inner
+            .device();
         let device = &device.inner;
         let port = swapper.port.borrow();
         let starved = port.waiting() > 0 && port.posted() < self.parts.machine.rings[0];
@@ -359,20 +372,44 @@ impl<'s, 'm, M: Mmu> Kernel<'s, 'm, M> {
             };
             let (page, failed) = match event {
                 PagerEvent::Mapped { page, waited, .. } => {
-                    trace.note(now, || format!("page {} is mapped after {waited:?}", page.0));
+                    trace.note(now, || {
+                        format!("page {} is mapped after {waited:?}", page.0)
+                    });
                     (page, None)
                 }
                 PagerEvent::Failed { page, kind } => {
-                    trace.note(now, || format!("the fault on page {} failed: {kind:?}", page.0));
+                    trace.note(now, || {
+                        format!("the fault on page {} failed: {kind:?}", page.0)
+                    });
                     self.judge_failure(page.0, kind);
                     (page, Some(kind))
                 }
             };
             self.progress = now;
+            if failed.is_none() {
+                self.judge_mapping(number, page);
+            }
             for task in 0..self.tasks.len() {
                 if self.tasks[task].swapper == number && self.tasks[task].waits_for(page) {
                     self.wake(task, failed, now, trace);
                 }
+            }
+        }
+    }
+
+    /// A page that is said to be mapped is mapped as every fault on it asked for.
+    fn judge_mapping(&mut self, number: usize, page: Page) {
+        let pager = &mut self.swappers[number].pager;
+        for task in self.tasks.iter().filter(|task| task.swapper == number) {
+            let asked = task.waiting().filter(|(waited, ..)| *waited == page);
+            if let Some((_, access, _)) = asked {
+                let mapped = is_accessible(pager, page, access);
+                self.parts.findings.check(mapped, "pager", || {
+                    format!(
+                        "page {} was mapped, and not for the {access:?} asked for",
+                        page.0
+                    )
+                });
             }
         }
     }
@@ -450,7 +487,9 @@ impl<'s, 'm, M: Mmu> Kernel<'s, 'm, M> {
             Poll::Pending => return,
             Poll::Ready(Ok(()) | Err(DeactivateError::Inactive)) => true,
             Poll::Ready(Err(error)) => {
-                trace.note(now, || format!("swap area {number} could not be put away: {error}"));
+                trace.note(now, || {
+                    format!("swap area {number} could not be put away: {error}")
+                });
                 let space = matches!(error, DeactivateError::Space(_));
                 self.parts.findings.check(space, "S6", || {
                     format!("deactivation failed for a reason of the machine's own: {error}")

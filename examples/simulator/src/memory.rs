@@ -102,8 +102,10 @@ impl<'z> Watched<'z> {
                 )
             });
         }
-        self.findings
-            .check(frame.from_reserve() == (into_reserve && entitled), "M3", || {
+        self.findings.check(
+            frame.from_reserve() == (into_reserve && entitled),
+            "M3",
+            || {
                 format!(
                     "a frame is{} tagged reserve-derived: {} frames were free, {} of them reserve, \
                      the caller's mark was {limit}",
@@ -111,7 +113,8 @@ impl<'z> Watched<'z> {
                     before.free,
                     before.reserve,
                 )
-            });
+            },
+        );
     }
 }
 

@@ -114,7 +114,10 @@ impl Mmu for Hardware {
         pager: &'p mut Pager<'_, 'm, A, Self>,
         page: Page,
     ) -> Option<&'p mut [u8]> {
-        let entry = pager.table_mut().entry(page).filter(|entry| entry.writable)?;
+        let entry = pager
+            .table_mut()
+            .entry(page)
+            .filter(|entry| entry.writable)?;
         entry.accessed = true;
         Some(&mut entry.bytes[..])
     }

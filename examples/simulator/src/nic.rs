@@ -92,6 +92,8 @@ pub(crate) struct Card<'m> {
     pub(crate) reserve: &'m ReserveNode<'m>,
     pub(crate) ingress: &'m Ingress<'m>,
     pub(crate) rng: Rng,
+    /// The packet of the swap stack that the ring had no room for: it must come again.
+    pub(crate) refused: Option<Vec<u8>>,
     /// Packets that wait for the other stack that shares the card.
     pub(crate) others: VecDeque<Skb<'m>>,
     pub(crate) rx: VecDeque<Skb<'m>>,
@@ -150,10 +152,24 @@ impl<'m> Card<'m> {
                 // To nobody: the wire's other end is the server, and not asked.
                 bytes[..len.min(6)].fill(2);
             }
-            if let Ok(skb) = self.ingress.egress(skb) {
-                drop(self.transmit(skb));
+            if let Ok(skb) = self.ingress.egress(skb)
+                && self.tx_ready()
+            {
+                self.send(skb);
             }
         }
+    }
+
+    /// Puts a packet into the ring, which has room.
+    fn send(&mut self, skb: Skb<'m>) {
+        self.judge(&skb);
+        self.port
+            .borrow_mut()
+            .sending
+            .push_back(skb.data().to_vec());
+        self.sent += 1;
+        self.tx.push_back(skb);
+        self.port.borrow_mut().in_tx_ring = self.tx.len();
     }
 
     fn reap(&mut self) {
@@ -211,14 +227,18 @@ impl<'m> Nic<'m> for Card<'m> {
 
     fn transmit(&mut self, skb: Skb<'m>) -> Result<(), Skb<'m>> {
         self.interrupts.moment();
+        let again = self
+            .refused
+            .take()
+            .is_none_or(|refused| refused == skb.data());
+        self.findings.check(again, "N5", || {
+            "a packet that the ring had no room for was not sent before the next one".into()
+        });
         if !self.tx_ready() {
+            self.refused = Some(skb.data().to_vec());
             return Err(skb);
         }
-        self.judge(&skb);
-        self.port.borrow_mut().sending.push_back(skb.data().to_vec());
-        self.sent += 1;
-        self.tx.push_back(skb);
-        self.port.borrow_mut().in_tx_ring = self.tx.len();
+        self.send(skb);
         Ok(())
     }
 

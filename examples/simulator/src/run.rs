@@ -2,8 +2,9 @@
 
 use core::cell::RefCell;
 use core::mem::ManuallyDrop;
+use core::panic::AssertUnwindSafe;
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 
 use mempool::{
     Buddy, FRAME_SIZE, FrameEntry, ReserveBacking, ReserveNode, SingleTask, SizedCache, Zone,
@@ -17,10 +18,7 @@ use nfs_swap::transport::smoltcp::{SmoltcpConfig, SmoltcpTcp};
 use nfs_swap::{SwapFile, SwapFileConfig, SwapUrl};
 use smoltcp::iface::SocketStorage;
 use smoltcp::wire::{EthernetAddress, Ipv4Cidr};
-use swapspace::{
-    ExplicitTable, FaultEntry, PageEntry, Pager, PagerTables, RequestEntry,
-    SwapArea,
-};
+use swapspace::{ExplicitTable, FaultEntry, PageEntry, Pager, PagerTables, RequestEntry, SwapArea};
 
 use crate::Mechanism;
 use crate::guard::Guard;
@@ -115,18 +113,32 @@ fn simulate<M: Mmu>(scenario: &Scenario, trace: Trace) -> Outcome {
     let packet_source = <Buddy<'_>>::new(aligned(&mut packet_memory, own), &mut packet_table);
     let packet_source = packet_source.expect("the table has an entry for each frame");
     let packet_zone = <Zone<'_>>::new(&packet_source, &task, sizes.marks).expect("the marks fit");
-    let packets = if machine.packet_zone() { &packet_zone } else { &zone };
+    let packets = if machine.packet_zone() {
+        &packet_zone
+    } else {
+        &zone
+    };
     off.mempool(|mechanism| {
         zone.ablate(mechanism);
         packet_zone.ablate(mechanism);
     });
     let token = zone.claim_memalloc().expect("nobody claimed it before");
     let watch = |zone, stream| {
-        Watched::new(zone, token, &truth, Rng::new(*seed, stream), findings.clone())
+        Watched::new(
+            zone,
+            token,
+            &truth,
+            Rng::new(*seed, stream),
+            findings.clone(),
+        )
     };
     let watched = watch(&zone, ALLOCATOR);
     let watched_packets = watch(&packet_zone, ALLOCATOR + 1);
-    let packet_memory = if machine.packet_zone() { &watched_packets } else { &watched };
+    let packet_memory = if machine.packet_zone() {
+        &watched_packets
+    } else {
+        &watched
+    };
     let interrupts = Interrupts::new(&watched, &task, Rng::new(*seed, INTERRUPTS));
 
     // The reserve, of computed size.
@@ -142,7 +154,8 @@ fn simulate<M: Mmu>(scenario: &Scenario, trace: Trace) -> Outcome {
     for pair in &nodes {
         for ((node, limit), budget) in pair.iter().zip(limits).zip([sizes.rx, sizes.tx]) {
             off.mempool(|mechanism| node.ablate(mechanism));
-            node.set_limit(limit, budget.frames()).expect("a node without a parent takes any");
+            node.set_limit(limit, budget.frames())
+                .expect("a node without a parent takes any");
             node.connect(&root).expect("the memory was sized for it");
         }
     }
@@ -173,7 +186,11 @@ fn simulate<M: Mmu>(scenario: &Scenario, trace: Trace) -> Outcome {
         for protocol in Protocol::ALL {
             let port = 7000 + number as u16;
             let rcvbuf = (machine.socket_skbs / program.sockets).max(1) * skb_size;
-            bound.push(sockets.bind(protocol, port, rcvbuf).expect("the port is free"));
+            bound.push(
+                sockets
+                    .bind(protocol, port, rcvbuf)
+                    .expect("the port is free"),
+            );
             ports.push(port);
         }
     }
@@ -200,7 +217,9 @@ fn simulate<M: Mmu>(scenario: &Scenario, trace: Trace) -> Outcome {
         })
         .collect();
     let mut windows = vec![[vec![0; machine.window], vec![0; machine.window]]; machine.swappers];
-    let mut tcp_sockets: Vec<_> = (0..machine.swappers).map(|_| [SocketStorage::EMPTY]).collect();
+    let mut tcp_sockets: Vec<_> = (0..machine.swappers)
+        .map(|_| [SocketStorage::EMPTY])
+        .collect();
 
     let mut swappers = Vec::new();
     let given = storage.iter_mut().zip(&mut windows).zip(&mut tcp_sockets);
@@ -222,6 +241,7 @@ fn simulate<M: Mmu>(scenario: &Scenario, trace: Trace) -> Outcome {
             reserve: &nodes[number][0],
             ingress: &ladders[number],
             rng: Rng::new(*seed, CARD + number as u64),
+            refused: None,
             others: VecDeque::new(),
             rx: VecDeque::new(),
             tx: VecDeque::new(),
@@ -230,7 +250,12 @@ fn simulate<M: Mmu>(scenario: &Scenario, trace: Trace) -> Outcome {
         let mut device = Reserved::new(card, &pools[number], &ladders[number])
             .expect("a packet of the card fits into a buffer");
         off.netreserve(|mechanism| device.ablate(mechanism));
-        let device = Guard::new(device, server::ADDRESS, findings.clone(), !corrupts(scenario));
+        let device = Guard::new(
+            device,
+            server::ADDRESS,
+            findings.clone(),
+            !corrupts(scenario),
+        );
         let config = SmoltcpConfig {
             hardware: EthernetAddress(hardware),
             address: Ipv4Cidr::new(address, 24),
@@ -289,7 +314,6 @@ fn simulate<M: Mmu>(scenario: &Scenario, trace: Trace) -> Outcome {
         interrupts: &interrupts,
         cache: &cache,
         root: &root,
-        flows: &flows,
         sockets: &sockets,
         findings: findings.clone(),
         lossless: !corrupts(scenario),
@@ -316,6 +340,7 @@ fn simulate<M: Mmu>(scenario: &Scenario, trace: Trace) -> Outcome {
 
     // The machine goes off; what its parts still hold goes back.
     let was_over = kernel.is_over();
+    let clean = kernel.has_started() && kernel.is_clean();
     drop(kernel);
     while interrupts.release_one() {}
     for socket in bound {
@@ -323,6 +348,7 @@ fn simulate<M: Mmu>(scenario: &Scenario, trace: Trace) -> Outcome {
     }
     cache.shrink();
     if was_over && findings.is_empty() {
+        world.check_server(clean);
         let remains = Remains {
             zones: [&zone, &packet_zone],
             nodes: &nodes,
@@ -365,12 +391,19 @@ impl Remains<'_, '_> {
                 format!("{missing} of {} frames did not come back", stats.total)
             });
             self.findings.check(stats.reserve_in_use == 0, "M3", || {
-                format!("{} frames are tagged, and nobody has them", stats.reserve_in_use)
+                format!(
+                    "{} frames are tagged, and nobody has them",
+                    stats.reserve_in_use
+                )
             });
         }
         for node in self.nodes.iter().flatten() {
             self.findings.check(node.usage() == 0, "M6", || {
-                format!("{} bytes are still charged to '{}'", node.usage(), node.name())
+                format!(
+                    "{} bytes are still charged to '{}'",
+                    node.usage(),
+                    node.name()
+                )
             });
         }
         self.findings.check(!self.flows.any(), "S7", || {
@@ -432,7 +465,7 @@ fn file_config(scenario: &Scenario, number: usize, slots: u32) -> SwapFileConfig
     } = scenario.machine;
     let url = SwapUrl::parse("nfs://10.0.2.2/export/swap").expect("a URL");
     let mut config = SwapFileConfig::new(&url, slots).expect("its parts are short");
-    config.remove_on_deactivate = scenario.seed % 2 == 0;
+    config.remove_on_deactivate = scenario.removes_file();
     config.client.xid_seed = scenario.seed as u32;
     config.client.deadline = span(deadline);
     if unstable {
@@ -467,9 +500,16 @@ fn host(scenario: &Scenario, slots: u32) -> Host {
         };
         NfsServer::new(config, 0)
     });
-    let mut ports: Vec<_> = (0..scenario.machine.swappers).map(|n| (port(n), n)).collect();
+    let mut ports: Vec<_> = (0..scenario.machine.swappers)
+        .map(|n| (port(n), n))
+        .collect();
     ports.push((111, 0));
-    Host::new(servers.collect(), ports, scenario.machine.mtu.into(), scenario.seed)
+    Host::new(
+        servers.collect(),
+        ports,
+        scenario.machine.mtu.into(),
+        scenario.seed,
+    )
 }
 
 const _: () = assert!(REQUESTS == 64, "requests are drawn up to 64");

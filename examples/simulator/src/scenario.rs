@@ -232,6 +232,11 @@ impl Scenario {
         ends.filter(|end| *end < FOREVER).max().unwrap_or(0)
     }
 
+    /// Whether the file that was created is to be removed in the end.
+    pub(crate) const fn removes_file(&self) -> bool {
+        self.seed.is_multiple_of(2)
+    }
+
     /// The same run without a mechanism.
     #[must_use]
     pub fn without(mut self, mechanism: Mechanism) -> Self {

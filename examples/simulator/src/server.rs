@@ -191,7 +191,9 @@ impl Host {
     /// Every connection is closed.
     pub(crate) fn hang_up(&mut self) {
         for connection in &mut self.connections {
-            self.sockets.get_mut::<tcp::Socket<'_>>(connection.handle).close();
+            self.sockets
+                .get_mut::<tcp::Socket<'_>>(connection.handle)
+                .close();
         }
     }
 
@@ -204,7 +206,9 @@ impl Host {
                 socket.set_ack_delay(None);
                 socket.set_timeout(Some(DEAD));
                 socket.set_keep_alive(Some(DEAD / 3));
-                socket.listen(port).expect("the port is not 0 and the socket new");
+                socket
+                    .listen(port)
+                    .expect("the port is not 0 and the socket new");
                 self.incarnations += 1;
                 self.connections.push(Connection {
                     handle: self.sockets.add(socket),
@@ -238,7 +242,9 @@ impl Host {
                 continue;
             }
             let own = self.connections.iter_mut().filter(|c| c.port == port);
-            let oldest = own.min_by_key(|c| c.incarnation).expect("each port has connections");
+            let oldest = own
+                .min_by_key(|c| c.incarnation)
+                .expect("each port has connections");
             let socket = self.sockets.get_mut::<tcp::Socket<'_>>(oldest.handle);
             socket.abort();
         }
@@ -295,7 +301,9 @@ impl Host {
 impl Connection {
     /// The socket is for the next connection now.
     fn renew(&mut self, socket: &mut tcp::Socket<'_>, incarnation: u64) {
-        socket.listen(self.port).expect("a closed socket can listen");
+        socket
+            .listen(self.port)
+            .expect("a closed socket can listen");
         self.incarnation = incarnation;
         self.input.clear();
         self.output.clear();

@@ -37,6 +37,8 @@ pub(crate) struct Ledger {
     busy: Cell<u16>,
     /// Connections made.
     connections: Cell<u64>,
+    /// Slots of writes that completed well, and what was written.
+    written: RefCell<Vec<(u64, u64)>>,
 }
 
 pub(crate) type SharedLedger = Rc<Ledger>;
@@ -48,6 +50,11 @@ impl Ledger {
 
     pub(crate) fn connections(&self) -> u64 {
         self.connections.get()
+    }
+
+    /// The slots that were written since the last call, with the fingerprints of their pages.
+    pub(crate) fn take_written(&self) -> Vec<(u64, u64)> {
+        self.written.take()
     }
 
     /// Writes in flight.
@@ -132,6 +139,15 @@ impl<F: PageFrame, A: AddressSpace<F>> AddressSpace<F> for Layer<A> {
         self.findings.check(known.is_some(), "S1", || {
             format!("the request {ticket} completed twice")
         });
+        if completion.io.op == IoOp::Write && completion.result.is_ok() {
+            let slots = u64::from(completion.io.slot.0)..;
+            let pages = completion
+                .io
+                .frames
+                .iter()
+                .map(|frame| fingerprint(frame.as_ref()));
+            self.ledger.written.borrow_mut().extend(slots.zip(pages));
+        }
         Some(completion)
     }
 
@@ -146,6 +162,19 @@ impl<F: PageFrame, A: AddressSpace<F>> AddressSpace<F> for Layer<A> {
 
 /// Bytes from the start of a record to the end of its procedure number.
 const HEAD: usize = 4 + 24;
+
+/// A number for the contents of a page.
+pub(crate) fn fingerprint(page: &[u8]) -> u64 {
+    let words = page.chunks_exact(8).map(|word| {
+        let word = word.try_into().expect("words have eight bytes");
+        u64::from_le_bytes(word)
+    });
+    words.fold(0, |sum, word| {
+        (sum ^ word)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(29)
+    })
+}
 
 /// A transport that reads along.
 #[derive(Debug)]

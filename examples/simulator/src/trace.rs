@@ -58,7 +58,9 @@ impl Trace {
     }
 
     fn mix(&mut self, word: u64) {
-        self.hash = (self.hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+        self.hash = (self.hash ^ word)
+            .wrapping_mul(0x0000_0100_0000_01b3)
+            .rotate_left(23);
     }
 
     /// Something happened: what kind of thing, and to whom.
@@ -72,7 +74,13 @@ impl Trace {
     pub(crate) fn note(&mut self, now: Micros, line: impl FnOnce() -> String) {
         if let Some(text) = &mut self.text {
             // A reader who has gone away has seen enough.
-            let _ = writeln!(text, "{:>4}.{:06} {}", now / 1_000_000, now % 1_000_000, line());
+            let _ = writeln!(
+                text,
+                "{:>4}.{:06} {}",
+                now / 1_000_000,
+                now % 1_000_000,
+                line()
+            );
         }
     }
 
@@ -98,6 +106,8 @@ impl Trace {
 
 impl core::fmt::Debug for Trace {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Trace").field("hash", &self.hash).finish_non_exhaustive()
+        f.debug_struct("Trace")
+            .field("hash", &self.hash)
+            .finish_non_exhaustive()
     }
 }

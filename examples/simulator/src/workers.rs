@@ -135,14 +135,14 @@ impl fmt::Display for Summary<'_> {
 /// # Errors
 ///
 /// A worker cannot be started, or died.
-pub fn run_workers(
-    arguments: Vec<Vec<String>>,
-    mut line: impl FnMut(&str),
-) -> io::Result<Total> {
+pub fn run_workers(arguments: Vec<Vec<String>>, mut line: impl FnMut(&str)) -> io::Result<Total> {
     let program = std::env::current_exe()?;
     let start = |arguments: &Vec<String>| {
         let mut command = Command::new(&program);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
         command.spawn()
     };
     let workers: Vec<Child> = arguments.iter().map(start).collect::<io::Result<_>>()?;

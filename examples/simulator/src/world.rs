@@ -10,11 +10,10 @@ use crate::kernel::Kernel;
 use crate::mmu::{Mmu, PAGE};
 use crate::packet;
 use crate::rng::Rng;
-use crate::scenario::{
-    FaultKind, Micros, Mode, Refusal, SECOND, Scenario, Traffic,
-};
+use crate::scenario::{FaultKind, File, Micros, Mode, Refusal, SECOND, Scenario, Traffic};
 use crate::server::nfs::{Manners, Procedure};
 use crate::server::{self, Call, Host};
+use crate::stack::fingerprint;
 use crate::trace::Trace;
 use crate::verdict::Findings;
 use crate::weather::Weather;
@@ -151,7 +150,8 @@ impl<'a> World<'a> {
         self.run_kernel(kernel);
         while self.findings.is_empty() && !kernel.is_over() {
             let Some(event) = self.agenda.next() else {
-                self.findings.report("liveness", || "nothing will ever happen again".into());
+                self.findings
+                    .report("liveness", || "nothing will ever happen again".into());
                 break;
             };
             self.happen(event, kernel);
@@ -171,7 +171,8 @@ impl<'a> World<'a> {
                     let delay = self.kernel.range(1, 40);
                     self.plan_kernel(now + delay);
                 } else {
-                    self.trace.note(now, || "     no buffer: the card lost it".into());
+                    self.trace
+                        .note(now, || "     no buffer: the card lost it".into());
                 }
             }
             Event::ToServer(frame) => {
@@ -195,7 +196,11 @@ impl<'a> World<'a> {
             Event::Kernel | Event::Host => {}
             Event::Execute(call) => self.execute(call),
             Event::PowerCut(lasting) => {
-                self.trace.note(now, || "** the power goes".into());
+                let servers = self.host.servers.iter();
+                let lost: usize = servers.map(|server| server.unstable_bytes()).sum();
+                self.trace.note(now, || {
+                    format!("** the power goes, and {lost} bytes with it")
+                });
                 self.reboot();
                 self.dark = true;
                 self.agenda.after(lasting, Event::PowerBack);
@@ -216,10 +221,15 @@ impl<'a> World<'a> {
         let now = self.now();
         self.kernel_due = None;
         let next = kernel.run(now, &mut self.trace);
+        self.check_stable(kernel);
         for card in 0..kernel.swappers.len() {
             while let Some(frame) = { kernel.swappers[card].port.borrow_mut().take_sent() } {
                 // A gigabit a second, or a tenth of it.
-                let slow = if self.scenario.seed % 5 == 0 { 10 } else { 1 };
+                let slow = if self.scenario.seed.is_multiple_of(5) {
+                    10
+                } else {
+                    1
+                };
                 let took = slow * (1 + frame.len() as Micros / 125);
                 let free = self.transmitter[card].max(now) + took;
                 self.transmitter[card] = free;
@@ -247,10 +257,36 @@ impl<'a> World<'a> {
         }
     }
 
+    /// S2: what a completed write has written is on the server's stable storage now.
+    fn check_stable<M: Mmu>(&mut self, kernel: &Kernel<'_, '_, M>) {
+        for (swapper, server) in kernel.swappers.iter().zip(&self.host.servers) {
+            for (slot, written) in swapper.ledger.take_written() {
+                let stable = server.stable_page(slot, PAGE as u32);
+                let lost = swapper.cut || !server.exists();
+                let holds = stable.is_some_and(|page| fingerprint(&page) == written);
+                self.findings.check(holds || lost, "S2", || {
+                    format!("a write completed, and slot {slot} on the server is not stable")
+                });
+            }
+        }
+    }
+
+    /// What must be on the server when everything was put away as intended.
+    pub(crate) fn check_server(&self, clean: bool) {
+        let created = self.scenario.machine.file == File::Missing;
+        let removed = created && self.scenario.removes_file() && clean;
+        for server in &self.host.servers {
+            self.findings.check(!removed || !server.exists(), "S6", || {
+                "the swap file was created for this run, and is left on the server".into()
+            });
+        }
+    }
+
     fn wind_up<M: Mmu>(&mut self, kernel: &mut Kernel<'_, '_, M>) {
         if self.winding_up.is_none() {
             self.winding_up = Some(self.now());
-            self.trace.note(self.agenda.now(), || "everything is put away".into());
+            self.trace
+                .note(self.agenda.now(), || "everything is put away".into());
             kernel.wind_up();
             self.plan_kernel(self.now() + 1);
         }
@@ -293,7 +329,11 @@ impl<'a> World<'a> {
                     swapper.cut = true;
                 }
             }
-            FaultKind::Removed => self.host.servers.iter_mut().for_each(|server| server.remove()),
+            FaultKind::Removed => self
+                .host
+                .servers
+                .iter_mut()
+                .for_each(|server| server.remove()),
             kind => {
                 self.weather.begin(number, fault);
                 self.agenda.after(fault.lasting, Event::FaultEnds(number));
@@ -312,8 +352,9 @@ impl<'a> World<'a> {
         let now = self.now();
         self.trace.event(now, 6, number as u64);
         self.weather.end(number);
-        self.trace
-            .note(now, || format!("** over: {}", self.scenario.script[number].kind));
+        self.trace.note(now, || {
+            format!("** over: {}", self.scenario.script[number].kind)
+        });
         if !self.weather.stall() {
             for call in core::mem::take(&mut self.stalled) {
                 self.agenda.after(1, Event::Execute(call));
@@ -373,7 +414,11 @@ impl<'a> World<'a> {
     fn service_time(&mut self) -> Micros {
         let slow = Micros::from(self.weather.slow());
         // One call in four finds the disk busy; others overtake it.
-        let slow = if self.server.chance(250) { self.server.range(0, slow) } else { 0 };
+        let slow = if self.server.chance(250) {
+            self.server.range(0, slow)
+        } else {
+            0
+        };
         self.server.range(20, 200) + slow
     }
 
@@ -395,7 +440,8 @@ impl<'a> World<'a> {
         }
         if self.zombies > 0 && call.is_write() {
             self.zombies -= 1;
-            self.trace.note(now, || "     server: a WRITE is put off".into());
+            self.trace
+                .note(now, || "     server: a WRITE is put off".into());
             self.agenda.after(self.zombie_for, Event::Execute(call));
             return;
         }
@@ -403,7 +449,7 @@ impl<'a> World<'a> {
             short: self.weather.short(),
             unstable: self.weather.unstable(),
             refuse: self.weather.refusal().map(status),
-            promise_more: self.scenario.seed % 7 == 0,
+            promise_more: self.scenario.seed.is_multiple_of(7),
         };
         let times = if self.weather.twice() { 2 } else { 1 };
         let garbage = core::mem::take(&mut self.garbage);
@@ -423,7 +469,11 @@ impl<'a> World<'a> {
                         done.xid,
                         done.count,
                         done.offset,
-                        if garbage { ", answered with nonsense" } else { "" }
+                        if garbage {
+                            ", answered with nonsense"
+                        } else {
+                            ""
+                        }
                     )
                 });
             }
@@ -439,10 +489,15 @@ impl<'a> World<'a> {
         let rng = &mut self.wire;
         if self.weather.partition() || rng.chance(self.weather.loss()) {
             let now = self.agenda.now();
-            self.trace.note(now, || format!("     lost: {}", packet::describe(&frame)));
+            self.trace
+                .note(now, || format!("     lost: {}", packet::describe(&frame)));
             return;
         }
-        let copies = if rng.chance(self.weather.duplicate()) { 2 } else { 1 };
+        let copies = if rng.chance(self.weather.duplicate()) {
+            2
+        } else {
+            1
+        };
         for _ in 0..copies {
             let mut frame = frame.clone();
             let beyond = self.scenario.mode == Mode::Beyond;

@@ -17,7 +17,10 @@ const COLUMN: char = '\t';
 pub(crate) fn ablate(command: &Command) -> Result<bool, String> {
     let mechanisms: Vec<Mechanism> = match command.words.as_slice() {
         [] => Mechanism::all().collect(),
-        words => words.iter().map(|word| word.parse()).collect::<Result<_, _>>()?,
+        words => words
+            .iter()
+            .map(|word| word.parse())
+            .collect::<Result<_, _>>()?,
     };
     let seeds = command.seeds.unwrap_or(SEEDS);
     if command.jobs == Some(1) {
@@ -26,7 +29,8 @@ pub(crate) fn ablate(command: &Command) -> Result<bool, String> {
     }
     let workers = command.workers() as usize;
     let arguments = (0..workers).map(|worker| {
-        let mut arguments: Vec<String> = ["ablate", "--jobs", "1", "--seeds"].map(Into::into).into();
+        let mut arguments: Vec<String> =
+            ["ablate", "--jobs", "1", "--seeds"].map(Into::into).into();
         arguments.push(seeds.to_string());
         let own = mechanisms.iter().skip(worker).step_by(workers);
         arguments.extend(own.map(|mechanism| mechanism.to_string()));
@@ -59,9 +63,16 @@ pub(crate) fn ablate(command: &Command) -> Result<bool, String> {
         }
     }
     for name in &nothing {
-        println!("{name}: {} runs, and nothing went wrong without it", 2 * seeds);
+        println!(
+            "{name}: {} runs, and nothing went wrong without it",
+            2 * seeds
+        );
     }
-    println!("{} of {} mechanisms were missed", rows.len(), mechanisms.len());
+    println!(
+        "{} of {} mechanisms were missed",
+        rows.len(),
+        mechanisms.len()
+    );
     if let Some(path) = command.table.as_ref().filter(|_| nothing.is_empty()) {
         fs::write(path, table(&rows)).map_err(|error| format!("{}: {error}", path.display()))?;
     }

@@ -1,6 +1,7 @@
 //! Many runs.
 
-use std::time::{Duration, Instant};
+use core::time::Duration;
+use std::time::Instant;
 
 use simulator::{Mode, Scenario, Summary, Total, Trace, run, run_workers};
 
@@ -69,7 +70,9 @@ fn one_seed(command: &Command, seed: u64, total: &mut Total) {
 
 fn worker_arguments(command: &Command, name: &str, from: u64, step: u64) -> Vec<String> {
     let mode = command.mode.map_or("both".into(), |mode| mode.to_string());
-    let mut arguments: Vec<String> = [name, "--jobs", "1", "--mode", &mode].map(Into::into).into();
+    let mut arguments: Vec<String> = [name, "--jobs", "1", "--mode", &mode]
+        .map(Into::into)
+        .into();
     arguments.extend(["--from".into(), from.to_string()]);
     arguments.extend(["--step".into(), step.to_string()]);
     if let Some(mechanism) = command.without {

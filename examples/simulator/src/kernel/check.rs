@@ -48,13 +48,18 @@ impl<M: Mmu> Kernel<'_, '_, M> {
             charged += node.usage();
             findings.check(node.usage() <= node.limit(), "M6", || {
                 let (usage, limit) = (node.usage(), node.limit());
-                format!("{usage} bytes are charged to '{}', which may have {limit}", node.name())
+                format!(
+                    "{usage} bytes are charged to '{}', which may have {limit}",
+                    node.name()
+                )
             });
         }
         let held = cache.reserve_objects * size;
-        findings.check(charged == held, if charged > held { "M6" } else { "N3" }, || {
-            format!("packets hold {held} bytes of the reserve, and {charged} are charged")
-        });
+        findings.check(
+            charged == held,
+            if charged > held { "M6" } else { "N3" },
+            || format!("packets hold {held} bytes of the reserve, and {charged} are charged"),
+        );
         let slabs = cache.reserve_slabs << order;
         findings.check(slabs == zone.reserve_in_use, "M7", || {
             let used = zone.reserve_in_use;
@@ -70,7 +75,10 @@ impl<M: Mmu> Kernel<'_, '_, M> {
         let findings = &parts.findings;
         let sockets = parts.sockets.stats();
         findings.check(sockets.emergency == 0, "N2", || {
-            format!("{} emergency packets wait in sockets for their readers", sockets.emergency)
+            format!(
+                "{} emergency packets wait in sockets for their readers",
+                sockets.emergency
+            )
         });
         let limit = 2 * parts.machine.socket_skbs * parts.machine.skb().0;
         findings.check(sockets.rmem <= limit, "N4", || {
@@ -108,9 +116,18 @@ impl<M: Mmu> Kernel<'_, '_, M> {
         }
         let (slab_order, port) = (parts.machine.skb().1, swapper.port.borrow());
         let tx = swapper.nodes[1];
-        let plenty = parts.packet_memory.ordinary_possible(slab_order, Gfp::KERNEL);
+        let plenty = parts
+            .packet_memory
+            .ordinary_possible(slab_order, Gfp::KERNEL);
         if matches!(swapper.phase, Phase::Deactivating { .. }) && plenty && port.in_tx_ring == 0 {
-            let device = swapper.pager.area().space().inner.transport().inner.device();
+            let device = swapper
+                .pager
+                .area()
+                .space()
+                .inner
+                .transport()
+                .inner
+                .device();
             let settled = !device.inner.more_pending();
             findings.check(!settled || tx.usage() == 0, "N6", || {
                 "memory is plenty, nothing is being sent, and a transmit buffer is still one of \
@@ -125,7 +142,7 @@ impl<M: Mmu> Kernel<'_, '_, M> {
         let mut links = Vec::new();
         let waiting = self.tasks.iter().filter(|task| task.waiting().is_some());
         let waiting: Vec<_> = waiting.collect();
-        if let Some((page, since)) = waiting.first().and_then(|task| task.waiting()) {
+        if let Some((page, _, since)) = waiting.first().and_then(|task| task.waiting()) {
             links.push(format!(
                 "{} tasks wait for pages (page {} for {} s)",
                 waiting.len(),
@@ -164,7 +181,11 @@ impl<M: Mmu> Kernel<'_, '_, M> {
         links.push(format!(
             "{} frames are free, {} of them reserve, min {}; {} packets lie in {} sockets, {} of \
              them emergency",
-            level.free, level.reserve, level.marks.min, sockets.queued, sockets.waiting,
+            level.free,
+            level.reserve,
+            level.marks.min,
+            sockets.queued,
+            sockets.waiting,
             sockets.emergency,
         ));
         if !waiting.is_empty() && sockets.queued > 0 {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use mempool::{Frame, FrameAllocator, Gfp};
 use netreserve::SocketId;
-use swapspace::{Access, FaultError, FaultOutcome, Page};
+use swapspace::{Access, AddressSpace, FaultError, FaultOutcome, Page, Pager};
 
 use super::{Kernel, time};
 use crate::mmu::{Mmu, difference, fill};
@@ -33,7 +33,7 @@ pub(crate) struct Task<'m> {
     left: usize,
     operation: Option<Operation>,
     /// Waits for this page since then.
-    waiting: Option<(Page, Micros)>,
+    waiting: Option<(Page, Access, Micros)>,
     pinned: VecDeque<Page>,
     frames: VecDeque<Frame<'m>>,
     /// Numbers of what it writes.
@@ -46,9 +46,15 @@ enum Operation {
     Read(Page),
     Write(Page),
     /// As a fork does for a page: read the parent's, write the child's.
-    Copy { from: Page, to: Page },
+    Copy {
+        from: Page,
+        to: Page,
+    },
     /// The second half of it, with what was read.
-    Paste { to: Page, tag: u64 },
+    Paste {
+        to: Page,
+        tag: u64,
+    },
     Discard(Page),
     /// Reads it, and keeps it from being evicted for a while.
     Pin(Page),
@@ -97,11 +103,11 @@ impl Task<'_> {
     }
 
     pub(super) fn waits_for(&self, page: Page) -> bool {
-        self.waiting.is_some_and(|(waited, _)| waited == page)
+        self.waiting.is_some_and(|(waited, ..)| waited == page)
     }
 
-    /// The page that it waits for, and since when.
-    pub(crate) fn waiting(&self) -> Option<(Page, Micros)> {
+    /// The page that it waits for, what for, and since when.
+    pub(crate) fn waiting(&self) -> Option<(Page, Access, Micros)> {
         self.waiting
     }
 
@@ -115,10 +121,6 @@ impl Task<'_> {
         self.left = 0;
         self.frames.clear();
         self.pinned.clear();
-    }
-
-    pub(crate) fn sockets(&self) -> usize {
-        self.sockets.len()
     }
 
     /// Mostly it goes on at once; now and then it sleeps, so that the program lasts as long as what
@@ -142,7 +144,10 @@ impl Task<'_> {
         match rng.below(100) {
             0..35 => Operation::Read(one),
             35..80 => Operation::Write(one),
-            80..86 => Operation::Copy { from: one, to: other },
+            80..86 => Operation::Copy {
+                from: one,
+                to: other,
+            },
             86..90 => Operation::Discard(one),
             90..95 => Operation::Pin(one),
             _ => Operation::Allocate,
@@ -185,9 +190,9 @@ impl<'m, M: Mmu> Kernel<'_, 'm, M> {
                 return Step::After(self.tasks[number].pause());
             };
             let reached = match operation {
-                Operation::Read(page) | Operation::Copy { from: page, .. } | Operation::Pin(page) => {
-                    self.reach(number, page, Access::Read, now)
-                }
+                Operation::Read(page)
+                | Operation::Copy { from: page, .. }
+                | Operation::Pin(page) => self.reach(number, page, Access::Read, now),
                 Operation::Write(page) | Operation::Paste { to: page, .. } => {
                     self.reach(number, page, Access::Write, now)
                 }
@@ -204,7 +209,8 @@ impl<'m, M: Mmu> Kernel<'_, 'm, M> {
     fn between_operations(&mut self, number: usize) {
         let task = &mut self.tasks[number];
         for &socket in &task.sockets {
-            while task.rng.chance(task.reads_sockets) && self.parts.sockets.recv(socket).is_some() {}
+            while task.rng.chance(task.reads_sockets) && self.parts.sockets.recv(socket).is_some() {
+            }
         }
         if task.rng.chance(300) {
             task.frames.pop_front();
@@ -213,36 +219,45 @@ impl<'m, M: Mmu> Kernel<'_, 'm, M> {
         if unpin && let Some(page) = task.pinned.pop_front() {
             let result = self.swappers[task.swapper].pager.unpin(page);
             self.parts.findings.check(result.is_ok(), "pager", || {
-                format!("page {} was pinned and cannot be unpinned: {result:?}", page.0)
+                format!(
+                    "page {} was pinned and cannot be unpinned: {result:?}",
+                    page.0
+                )
             });
         }
     }
 
     /// Makes sure that a page can be accessed, or says why the task cannot go on.
-    fn reach(&mut self, number: usize, page: Page, access: Access, now: Micros) -> Result<(), Step> {
+    fn reach(
+        &mut self,
+        number: usize,
+        page: Page,
+        access: Access,
+        now: Micros,
+    ) -> Result<(), Step> {
         let swapper = &mut self.swappers[self.tasks[number].swapper];
         let pager = &mut swapper.pager;
-        let accessible = match access {
-            Access::Read => M::load(pager, page).is_some(),
-            Access::Write => M::store(pager, page).is_some(),
-        };
-        if accessible {
+        if is_accessible(pager, page, access) {
             return Ok(());
         }
         match pager.fault(page, access, time(now)) {
             Ok(FaultOutcome::Mapped) => {
                 self.progress = now;
-                let mapped = match access {
-                    Access::Read => M::load(pager, page).is_some(),
-                    Access::Write => M::store(pager, page).is_some(),
-                };
+                let mapped = is_accessible(pager, page, access);
                 self.parts.findings.check(mapped, "pager", || {
-                    format!("page {} is said to be mapped for a {access:?} and is not", page.0)
+                    format!(
+                        "page {} is said to be mapped for a {access:?} and is not",
+                        page.0
+                    )
                 });
-                if mapped { Ok(()) } else { Err(Step::Again(1000)) }
+                if mapped {
+                    Ok(())
+                } else {
+                    Err(Step::Again(1000))
+                }
             }
             Ok(FaultOutcome::Pending) => {
-                self.tasks[number].waiting = Some((page, now));
+                self.tasks[number].waiting = Some((page, access, now));
                 Err(Step::Blocked)
             }
             Err(FaultError::QueueFull) => Err(Step::Again(1000)),
@@ -334,5 +349,17 @@ impl<'m, M: Mmu> Kernel<'_, 'm, M> {
         for task in self.tasks.iter_mut().filter(|task| task.swapper == number) {
             task.pinned.retain(|pinned| *pinned != page);
         }
+    }
+}
+
+/// Whether a page can be accessed without a fault.
+pub(super) fn is_accessible<'m, A: AddressSpace<Frame<'m>>, M: Mmu>(
+    pager: &mut Pager<'_, 'm, A, M>,
+    page: Page,
+    access: Access,
+) -> bool {
+    match access {
+        Access::Read => M::load(pager, page).is_some(),
+        Access::Write => M::store(pager, page).is_some(),
     }
 }

@@ -46,7 +46,11 @@ impl Scenario {
         let mut seed = [0; 8];
         seed[..head.len()].copy_from_slice(head);
         let seed = u64::from_le_bytes(seed);
-        let mode = if seed & 1 == 0 { Mode::Within } else { Mode::Beyond };
+        let mode = if seed & 1 == 0 {
+            Mode::Within
+        } else {
+            Mode::Beyond
+        };
         let mut scenario = Scenario::from_seed(seed, mode);
         scenario.script.clear();
         // Eight bytes make a fault: kind, parameter, when, how long.
@@ -59,9 +63,14 @@ impl Scenario {
             let mut rng = Rng::new(word(2).into(), u64::from(bytes[0]));
             let kind = kind(&mut rng, mode, bytes[0].into());
             let endless = mode == Mode::Beyond && bytes[1] == 0;
+            let moment = kind.is_momentary();
             scenario.script.push(Fault {
                 at: Micros::from(word(4)) * 100,
-                lasting: if endless { FOREVER } else { Micros::from(word(6)) * 300 },
+                lasting: match (moment, endless) {
+                    (true, _) => 0,
+                    (false, true) => FOREVER,
+                    (false, false) => Micros::from(word(6)) * 300,
+                },
                 kind,
             });
         }
@@ -147,6 +156,7 @@ fn script(rng: &mut Rng, mode: Mode) -> Vec<Fault> {
             lasting: match kind {
                 // A flood of seconds costs more than it shows.
                 FaultKind::Flood(_, gap) => rng.range(1, 400) * Micros::from(gap),
+                _ if kind.is_momentary() => 0,
                 _ if endless => FOREVER,
                 _ => lasting,
             },

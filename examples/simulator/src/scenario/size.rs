@@ -47,7 +47,8 @@ impl Sizes {
         let raise = Budget::objects(raises.max().unwrap_or(0), size, order).frames();
         let reserve = swappers * (rx.frames() + tx.frames()) + raise;
         // Ordinary memory comes first: the rings hold as much of it while there is any.
-        let in_rings = swappers * Budget::objects(rings[0] + rings[1] + 4 + OTHER_STACK, size, order).frames();
+        let in_rings =
+            swappers * Budget::objects(rings[0] + rings[1] + 4 + OTHER_STACK, size, order).frames();
         let in_sockets = Budget::objects(2 * socket_skbs, size, order).frames();
         let packets = reserve + in_rings + in_sockets + marks.high;
         let tasks = scenario.program.tasks * swappers;

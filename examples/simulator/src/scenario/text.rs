@@ -123,7 +123,9 @@ impl fmt::Display for Scenario {
             writeln!(f, "missing {}", self.machine.missing)?;
         }
         writeln!(f, "script")?;
-        self.script.iter().try_for_each(|fault| writeln!(f, "{fault}"))
+        self.script
+            .iter()
+            .try_for_each(|fault| writeln!(f, "{fault}"))
     }
 }
 
