@@ -29,6 +29,33 @@ pub const fn tx_skbs(ring: usize) -> usize {
     ring + 2
 }
 
+/// Receive skbs without which the swap connection may stop for good. One goes round: it is posted, judged,
+/// read by the swap stack or freed at once, and posted again. More make it faster, not safer: with one, a
+/// burst loses all but its first packet.
+pub const MIN_RX_SKBS: usize = 1;
+
+/// Transmit skbs without which the swap connection may stop for good. One goes round: held before a
+/// received frame is handed up (N5), filled, sent, and freed when the card is done with it.
+pub const MIN_TX_SKBS: usize = 1;
+
+/// Frames behind both nodes when their limits are [`MIN_RX_SKBS`] and [`MIN_TX_SKBS`] times `size`: the
+/// smallest reserve with which every accepted page-out completes. Both kinds share their slabs, so that
+/// one of the nodes must ask for all of it.
+///
+/// The simulator finds a deadlock with less (`simulator budgets`).
+///
+/// ```
+/// assert_eq!(netreserve::min_budget(2016, 0).frames(), 1);
+/// ```
+///
+/// # Panics
+///
+/// If no skb fits into a slab; in a `const` that is a compile error.
+#[must_use]
+pub const fn min_budget(size: usize, order: u8) -> Budget {
+    Budget::objects(MIN_RX_SKBS + MIN_TX_SKBS, size, order)
+}
+
 const BEYOND: &str = "rings beyond any memory";
 
 /// Limit of the receive node in bytes, for skbs of `size` bytes.

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::run;
-use crate::scenario::{File, Mode, Scenario, Sizes};
+use crate::scenario::{Fault, FaultKind, File, Mode, SECOND, Scenario, Sizes, Traffic};
 use crate::trace::Trace;
 
 /// A machine whose reserve is put to the test.
@@ -64,18 +64,18 @@ impl Configuration {
             }
         }
         [
-            make(1500, [2, 2], 1, 1, 4096),
-            make(1500, [16, 2], 1, 1, 4096),
-            make(1500, [16, 2], 8, 1, 16_384),
-            make(1500, [16, 2], 64, 1, 65_536),
+            make(1500, [2, 0], 1, 1, 4096),
+            make(1500, [16, 0], 1, 1, 4096),
+            make(1500, [16, 0], 8, 1, 16_384),
+            make(1500, [16, 0], 64, 1, 65_536),
+            make(1500, [64, 0], 32, 1, 65_536),
+            make(1500, [16, 0], 8, 2, 16_384),
+            make(1500, [16, 0], 64, 2, 65_536),
+            make(9000, [4, 0], 8, 1, 65_536),
+            make(9000, [4, 0], 64, 2, 65_536),
             make(1500, [16, 1], 8, 1, 16_384),
-            make(1500, [64, 2], 32, 1, 65_536),
             make(1500, [16, 4], 8, 1, 16_384),
-            make(1500, [8, 8], 8, 1, 16_384),
-            make(1500, [16, 2], 8, 2, 16_384),
-            make(1500, [64, 2], 64, 2, 65_536),
-            make(9000, [16, 2], 8, 1, 65_536),
-            make(9000, [64, 2], 64, 2, 65_536),
+            make(1500, [16, 16], 8, 1, 16_384),
         ]
     };
 
@@ -90,6 +90,19 @@ impl Configuration {
         machine.swappers = self.swappers;
         machine.window = self.window;
         machine.file = File::Missing;
+        // The entitled may take what lies below the marks, too: nothing does.
+        machine.min = 0;
+        // More than there is ordinary memory for packets: nothing but the reserve is left.
+        machine.socket_skbs = 2 * self.ring * self.swappers + 40;
+        scenario.program.reads_sockets = 0;
+        scenario.program.background = 500;
+        for traffic in [Traffic::Udp, Traffic::Tcp] {
+            scenario.script.push(Fault {
+                at: 20_000,
+                lasting: 2 * SECOND,
+                kind: FaultKind::Flood(traffic, 100),
+            });
+        }
         scenario.program.operations = 240 / (scenario.program.tasks * self.swappers);
         scenario.fit_pages(15);
         scenario
@@ -134,10 +147,13 @@ impl fmt::Display for Configuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "MTU {}, rings of {} ({} guaranteed), {} requests, {} swapper{}, window {} KiB",
+            "MTU {}, rings of {} ({}), {} requests, {} swapper{}, window {} KiB",
             self.mtu,
             self.ring,
-            self.guaranteed,
+            match self.guaranteed {
+                0 => "the smallest reserve".into(),
+                guaranteed => format!("{guaranteed} of them in the reserve"),
+            },
             self.requests,
             self.swappers,
             if self.swappers == 1 { "" } else { "s" },

@@ -7,7 +7,7 @@ mod task;
 use core::task::Poll;
 use core::time::Duration;
 
-use mempool::{Frame, MemallocToken, ReserveNode, Zone};
+use mempool::{Budget, Frame, MemallocToken, ReserveNode, Zone};
 use netreserve::{FlowTable, Ingress, Reserved, SkbPool, SocketId, SocketTable};
 use nfs_swap::transport::smoltcp::SmoltcpTcp;
 use nfs_swap::{SwapFile, SwapFileError};
@@ -18,7 +18,7 @@ use crate::guard::Guard;
 use crate::memory::{Drivers, PacketCache, Truth, Watched};
 use crate::mmu::Mmu;
 use crate::nic::{Card, SharedPort};
-use crate::scenario::{File, Machine, Micros, Mode, Program, SECOND};
+use crate::scenario::{File, Machine, Micros, Mode, Program, SECOND, Sizes};
 use crate::stack::{Layer, SharedLedger, Tap};
 use crate::trace::Trace;
 use crate::verdict::{Counts, Findings};
@@ -217,9 +217,9 @@ impl<'s, 'm, M: Mmu> Kernel<'s, 'm, M> {
 
     fn limit_transmit(&mut self, more: usize) -> bool {
         let (size, order) = self.parts.machine.skb();
-        let ring = self.parts.machine.guaranteed[1] + more;
-        let frames = netreserve::tx_budget(ring, size, order).frames();
-        let limit = netreserve::tx_limit(ring, size);
+        let base = Sizes::transmit(self.parts.machine);
+        let frames = base.frames() + Budget::objects(more, size, order).frames();
+        let limit = self.parts.machine.limits()[1] + more * size;
         let node = self.swappers[0].nodes[1];
         let before = (node.limit(), node.pages());
         let done = node.set_limit(limit, frames).is_ok();

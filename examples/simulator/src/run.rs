@@ -147,10 +147,7 @@ fn simulate<M: Mmu>(scenario: &Scenario, trace: Trace) -> Outcome {
         .map(|_| [ReserveNode::new("rx"), ReserveNode::new("tx")])
         .collect();
     off.mempool(|mechanism| root.ablate(mechanism));
-    let limits = [
-        netreserve::rx_limit(machine.guaranteed[0], skb_size),
-        netreserve::tx_limit(machine.guaranteed[1], skb_size),
-    ];
+    let limits = machine.limits();
     for pair in &nodes {
         for ((node, limit), budget) in pair.iter().zip(limits).zip([sizes.rx, sizes.tx]) {
             off.mempool(|mechanism| node.ablate(mechanism));

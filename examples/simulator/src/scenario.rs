@@ -52,7 +52,8 @@ pub struct Machine {
     pub mtu: u16,
     /// Descriptors of the card, receiving and sending.
     pub rings: [usize; 2],
-    /// Descriptors for which the reserve has buffers: no more than `rings`.
+    /// Descriptors for which the reserve has buffers: no more than `rings`. With 0 the reserve is the
+    /// smallest that suffices.
     pub guaranteed: [usize; 2],
     /// Frames by which the reserve is made smaller than computed.
     pub missing: usize,

@@ -35,7 +35,7 @@ impl<M: Mmu> Kernel<'_, '_, M> {
             let reserve = zone.reserve;
             format!("the limits promise {promised} frames, and {reserve} are set aside")
         });
-        findings.check(zone.reserve_in_use <= zone.reserve, "M2", || {
+        findings.check(zone.reserve_in_use <= promised, "M2", || {
             let (used, reserve) = (zone.reserve_in_use, zone.reserve);
             format!("{used} frames came out of a reserve of {reserve}")
         });

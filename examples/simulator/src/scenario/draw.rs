@@ -82,7 +82,11 @@ impl Machine {
     fn draw(rng: &mut Rng, mode: Mode) -> Machine {
         let ring = |rng: &mut Rng| rng.pick(&[2, 3, 4, 8, 8, 16]);
         let rings = [ring(rng), ring(rng)];
-        let guaranteed = rings.map(|ring| if rng.chance(300) { 2.min(ring) } else { ring });
+        let guaranteed = match rng.below(10) {
+            0 => [0; 2],
+            1 | 2 => [2; 2],
+            _ => rings,
+        };
         let requests = rng.pick(&[1, 2, 3, 4, 8, 16, 32, 64]);
         Machine {
             mtu: if rng.chance(150) { 9000 } else { 1500 },

@@ -22,19 +22,39 @@ pub(crate) struct Sizes {
     pub(crate) slots: u32,
 }
 
+impl Machine {
+    /// Bytes that may be charged to the receive and to the transmit reserve.
+    pub(crate) const fn limits(&self) -> [usize; 2] {
+        let size = self.skb().0;
+        match self.guaranteed {
+            [0, _] | [_, 0] => [
+                netreserve::MIN_RX_SKBS * size,
+                netreserve::MIN_TX_SKBS * size,
+            ],
+            [rx, tx] => [
+                netreserve::rx_limit(rx, size),
+                netreserve::tx_limit(tx, size),
+            ],
+        }
+    }
+}
+
 impl Sizes {
+    /// Frames behind the transmit reserve.
+    pub(crate) fn transmit(machine: &Machine) -> Budget {
+        reserve(machine)[1]
+    }
+
     pub(crate) fn of(scenario: &Scenario) -> Sizes {
         let Machine {
             rings,
-            guaranteed,
             min,
             swappers,
             socket_skbs,
             ..
         } = scenario.machine;
         let (size, order) = scenario.machine.skb();
-        let rx = netreserve::rx_budget(guaranteed[0], size, order);
-        let tx = netreserve::tx_budget(guaranteed[1], size, order);
+        let [rx, tx] = reserve(&scenario.machine);
         let marks = Watermarks {
             min,
             low: min + min.div_ceil(4),
@@ -54,8 +74,11 @@ impl Sizes {
         let tasks = scenario.program.tasks * swappers;
         let program = WORKING_MINIMUM * swappers + 5 * tasks + INTERRUPT_FRAMES;
         let (pages, packets) = match scenario.machine.packet_zone() {
-            // Whole slabs, aligned.
-            true => (program + marks.high, packets.next_multiple_of(1 << order)),
+            // Whole slabs, aligned; and less than the sockets may hold, or it would never run dry.
+            true => {
+                let packets = packets - in_sockets / 2;
+                (program + marks.high, packets.next_multiple_of(1 << order))
+            }
             false => (program + packets, 0),
         };
         // A page that is written again has two slots for a moment.
@@ -68,5 +91,18 @@ impl Sizes {
             marks,
             slots: slots as u32,
         }
+    }
+}
+
+/// Frames behind the receive and behind the transmit reserve of one swapper.
+fn reserve(machine: &Machine) -> [Budget; 2] {
+    let (size, order) = machine.skb();
+    match machine.guaranteed {
+        // Both kinds of packets share the slabs that the receive side asks for.
+        [0, _] | [_, 0] => [netreserve::min_budget(size, order), Budget::ZERO],
+        [rx, tx] => [
+            netreserve::rx_budget(rx, size, order),
+            netreserve::tx_budget(tx, size, order),
+        ],
     }
 }
