@@ -5,6 +5,7 @@ mod ablate;
 mod ablation;
 mod budgets;
 mod clock;
+mod explore;
 mod flood;
 mod guard;
 mod kernel;
@@ -27,6 +28,7 @@ mod world;
 pub use ablate::{Found, search};
 pub use ablation::Mechanism;
 pub use budgets::{Configuration, Tightness};
+pub use explore::{Counterexample, Report, Setup, explore, tighten};
 pub use run::{quiet_panics, run};
 pub use scenario::{
     FOREVER, Fault, FaultKind, File, Machine, Micros, Mode, ParseError, Program, Refusal, SECOND,

@@ -31,7 +31,7 @@ const LONG_ENOUGH: Micros = 20 * SECOND;
 const GOODBYE: Micros = 60 * SECOND;
 
 /// WRITEs that one fault puts off.
-const ZOMBIES: usize = 3;
+const ZOMBIES: usize = 4;
 
 /// How soon the second of two activations is undone.
 const UNDO: Micros = SECOND / 20;

@@ -321,7 +321,11 @@ impl Setup {
                 ready!(self.fill(client, config, now))?;
                 // Late zeros must find no file.
                 self.anew = client.zeros_are_stray();
-                if self.anew { Stage::Remove } else { Stage::Verify }
+                if self.anew {
+                    Stage::Remove
+                } else {
+                    Stage::Verify
+                }
             }
             Stage::Getattr | Stage::Verify => {
                 let attributes = ready!(self.nfs_call(client, &Getattr { file }, now))?;

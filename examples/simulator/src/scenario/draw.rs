@@ -161,6 +161,8 @@ fn script(rng: &mut Rng, mode: Mode) -> Vec<Fault> {
                 // A flood of seconds costs more than it shows.
                 FaultKind::Flood(_, gap) => rng.range(1, 400) * Micros::from(gap),
                 _ if kind.is_momentary() => 0,
+                // Long enough for other pages to move in, and not so long that they have left.
+                FaultKind::Zombie => rng.range(SECOND / 5, 3 * SECOND),
                 _ if endless => FOREVER,
                 _ => lasting,
             },
@@ -184,7 +186,7 @@ fn kind(rng: &mut Rng, mode: Mode, which: u64) -> FaultKind {
         6 => FaultKind::Stall,
         7 => FaultKind::Slow(rng.range(100, 3_000_000) as u32),
         8 => FaultKind::Reboot,
-        9 if rng.chance(500) => FaultKind::PowerCut,
+        9 if rng.chance(300) => FaultKind::PowerCut,
         9 => FaultKind::Zombie,
         10 => FaultKind::Short,
         11 => FaultKind::Unstable,

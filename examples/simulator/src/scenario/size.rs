@@ -3,7 +3,7 @@
 use mempool::{Budget, Watermarks};
 use swapspace::CLUSTER_FRAMES;
 
-use super::{FaultKind, Machine, Scenario};
+use super::{FaultKind, Machine, Mode, Scenario};
 use crate::memory::INTERRUPT_FRAMES;
 use crate::nic::OTHER_STACK;
 
@@ -81,8 +81,15 @@ impl Sizes {
             }
             false => (program + packets, 0),
         };
-        // A page that is written again has two slots for a moment.
-        let slots = scenario.program.pages + scenario.machine.requests * CLUSTER_FRAMES;
+        // A page that is written again has two slots for a moment. With few slots they are used again
+        // and again; what finds none stays in memory.
+        let own = scenario.program.pages;
+        let slots = match scenario.seed % 3 {
+            0 => own + scenario.machine.requests * CLUSTER_FRAMES,
+            // Beyond the budget the area may be full.
+            1 if scenario.mode == Mode::Beyond => own / 4,
+            _ => own + CLUSTER_FRAMES,
+        };
         Sizes {
             rx,
             tx,
