@@ -22,8 +22,9 @@ simulator replay DIRECTORY
                    the scenarios of a corpus: every one must hold
 simulator budgets [--seeds N] [--jobs N] [--table FILE]
                    how much of the computed reserve is needed
-simulator explore [--limit STATES]
-                   every interleaving of a small system
+simulator explore [full] [--limit STATES]
+                   every interleaving of a small system, with one fault of each kind alone,
+                   or (full) with all of them: minutes
 simulator soak   --minutes N [--from S] [--jobs N]
                    runs until the time is over
 simulator mechanisms

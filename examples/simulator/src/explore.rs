@@ -84,8 +84,11 @@ use crate::scenario::{Micros, SECOND};
 /// What is explored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setup {
-    /// Descriptors of the card, receiving and sending; the reserve is computed for all of them.
+    /// Descriptors of the card, receiving and sending.
     pub rings: [usize; 2],
+    /// Whether the reserve is the smallest that the crates promise to suffice
+    /// ([`netreserve::min_budget`]), and not the one that covers the rings.
+    pub smallest: bool,
     /// Frames by which the reserve is smaller than computed.
     pub missing: usize,
     /// Packets of the swap connection that may be lost.
@@ -109,10 +112,11 @@ pub struct Setup {
 }
 
 impl Default for Setup {
-    /// The computed reserve, one fault of each kind.
+    /// The reserve that covers the rings, and one fault of each kind.
     fn default() -> Self {
         Setup {
             rings: [2, 2],
+            smallest: false,
             missing: 0,
             losses: 1,
             foreign: 1,
@@ -130,7 +134,8 @@ impl Setup {
     /// Frames of the reserve as the crates compute it.
     #[must_use]
     pub const fn computed(&self) -> usize {
-        build::reserve(self.rings)
+        let [rx, tx] = build::budgets(self.smallest, self.rings);
+        rx.frames() + tx.frames()
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use mempool::{
-    Buddy, FRAME_SIZE, FrameEntry, ReserveBacking, ReserveNode, SingleTask, SizedCache, Watermarks,
-    Zone,
+    Buddy, Budget, FRAME_SIZE, FrameEntry, ReserveBacking, ReserveNode, SingleTask, SizedCache,
+    Watermarks, Zone,
 };
 use netreserve::{
     FlowTable, Ingress, Protocol, ProtocolMemory, QueueEntry, Reserved, SkbPool, Slot, SocketTable,
@@ -57,9 +57,26 @@ const SOCKET_SKBS: usize = 32;
 /// Longer than anything is waited for: a request ends with its answer.
 const DEADLINE: u64 = 100_000_000_000;
 
-/// Frames of the reserve as the crates compute it.
-pub(super) const fn reserve(rings: [usize; 2]) -> usize {
-    netreserve::budget(rings[0], rings[1], SKB, 0).frames()
+/// What the crates ask for: frames behind the receive and behind the transmit reserve.
+pub(super) const fn budgets(smallest: bool, rings: [usize; 2]) -> [Budget; 2] {
+    let [rx, tx] = rings;
+    match smallest {
+        // Both kinds of packets share the slabs that the receive side asks for.
+        true => [netreserve::min_budget(SKB, 0), Budget::ZERO],
+        false => [
+            netreserve::rx_budget(rx, SKB, 0),
+            netreserve::tx_budget(tx, SKB, 0),
+        ],
+    }
+}
+
+/// What may be charged to them, in bytes.
+const fn limits(smallest: bool, rings: [usize; 2]) -> [usize; 2] {
+    let [rx, tx] = rings;
+    match smallest {
+        true => [netreserve::MIN_RX_SKBS * SKB, netreserve::MIN_TX_SKBS * SKB],
+        false => [netreserve::rx_limit(rx, SKB), netreserve::tx_limit(tx, SKB)],
+    }
 }
 
 /// Builds the system, lets `work` do something with it, and takes it apart again; `true` if all
@@ -72,7 +89,7 @@ pub(super) fn with_system<R>(
     let rings = setup.rings;
     let without = setup.without;
     let (task, truth) = (SingleTask::new(), Truth::default());
-    let total = reserve(rings) + rings[0] + rings[1] + ORDINARY;
+    let total = setup.computed() + rings[0] + rings[1] + ORDINARY;
     let mut memory = vec![0; (total + 1) * FRAME_SIZE];
     // Aligned, so that there are as many frames each time.
     let start = memory.as_ptr().align_offset(FRAME_SIZE);
@@ -86,14 +103,8 @@ pub(super) fn with_system<R>(
 
     let root = <ReserveNode<'_>>::root("total", &zone);
     let nodes = [ReserveNode::new("rx"), ReserveNode::new("tx")];
-    let limits = [
-        netreserve::rx_limit(rings[0], SKB),
-        netreserve::tx_limit(rings[1], SKB),
-    ];
-    let budgets = [
-        netreserve::rx_budget(rings[0], SKB, 0),
-        netreserve::tx_budget(rings[1], SKB, 0),
-    ];
+    let limits = limits(setup.smallest, rings);
+    let budgets = budgets(setup.smallest, rings);
     let cache = <SizedCache<'_>>::new("skb", &watched, SKB, 0).expect("packets fit into a slab");
     if let Some(Mechanism::Mempool(mechanism)) = without {
         zone.ablate(mechanism);

@@ -83,6 +83,8 @@ pub(super) struct System<'s, 'm> {
     /// Something has happened that the kernel has not seen.
     kernel_due: bool,
     kernel_next: Option<Micros>,
+    /// How often in a row the kernel could do nothing.
+    idle: u8,
     host_next: Option<Micros>,
     /// Somebody takes every frame that is to be had, and these are what he has.
     hog: Option<Vec<Frame<'m>>>,
@@ -120,6 +122,7 @@ impl<'s, 'm> System<'s, 'm> {
             executed: 0,
             kernel_due: true,
             kernel_next: None,
+            idle: 0,
             host_next: None,
             hog: None,
             left: [setup.losses, setup.foreign, setup.reboots, setup.early],

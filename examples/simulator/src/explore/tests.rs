@@ -58,3 +58,21 @@ fn n2_without_the_filter_strangers_packets_end_in_a_deadlock() {
         .filter(|step| step.contains("stranger"));
     assert!(strangers.count() > 2, "{counterexample}");
 }
+
+#[test]
+fn n4_the_smallest_reserve_survives_and_none_does_not() {
+    let setup = Setup {
+        smallest: true,
+        unstable: false,
+        ..quiet()
+    };
+    assert_eq!(setup.computed(), 1);
+    let reports = tighten(&setup, 10_000);
+    assert_eq!(reports.len(), 2);
+    assert!(
+        reports[0].exhausted && reports[0].counterexample.is_none(),
+        "{}",
+        reports[0]
+    );
+    assert!(reports[1].counterexample.is_some(), "{}", reports[1]);
+}

@@ -8,10 +8,11 @@ use swapspace::{Instant, PagerEvent};
 use super::super::build::SKB;
 use super::{Phase, System};
 use crate::kernel::time;
-use crate::scenario::Micros;
+use crate::scenario::{Micros, SECOND};
 
-/// How soon a kernel that could do nothing tries again.
-const RETRY: Micros = 50_000;
+/// How soon a kernel that could do nothing tries again; twice as long after each further time, up to
+/// a second.
+const RETRY: Micros = 1_000;
 
 impl System<'_, '_> {
     /// Everything in the machine moves as far as it goes.
@@ -58,9 +59,17 @@ impl System<'_, '_> {
         }
         // What could not be done now is not tried again at once, unless something moved.
         let moved = self.machine_moved() != before;
-        let soonest = self.now + if moved { 1 } else { RETRY };
+        self.idle = if moved {
+            0
+        } else {
+            self.idle.saturating_add(1)
+        };
+        let pause = match self.idle {
+            0 => 1,
+            idle => SECOND.min(RETRY << (idle - 1).min(10)),
+        };
         let next = self.pager.next_deadline().map(Instant::as_micros);
-        self.kernel_next = next.map(|at| if at > self.now { at } else { soonest });
+        self.kernel_next = next.map(|at| at.max(self.now + pause));
         // As long as something moves and something is left to move, it runs again.
         let device = &self.device().inner;
         let wants = device.more_pending() || !self.port.borrow().waiting.is_empty();

@@ -19,7 +19,7 @@ impl System<'_, '_> {
     /// says what of it is seen and what is concluded.
     pub(in super::super) fn digest(&self) -> u64 {
         let mut digest = Digest::default();
-        digest.value((self.now, self.phase, self.left, self.kernel_due));
+        digest.value((self.now, self.phase, self.left, self.kernel_due, self.idle));
         digest.value((self.kernel_next, self.host_next, &self.mapped));
         digest.number(self.hog.as_ref().map_or(usize::MAX, Vec::len));
         // The wire and the server.
