@@ -74,6 +74,7 @@ impl Scenario {
                 kind,
             });
         }
+        scenario.script.sort_by_key(|fault| fault.at);
         scenario
     }
 }

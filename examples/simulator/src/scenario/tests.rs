@@ -13,7 +13,7 @@ fn a_scenario_is_the_same_after_a_round_through_text() {
 #[test]
 fn bytes_of_a_fuzzer_always_make_a_scenario() {
     for len in 0..64 {
-        let bytes: Vec<u8> = (0..len).map(|i| i * 37).collect();
+        let bytes: Vec<u8> = (0..len).map(|i: u8| i.wrapping_mul(37)).collect();
         let scenario = Scenario::from_bytes(&bytes);
         assert_eq!(scenario.to_string().parse(), Ok(scenario));
     }
