@@ -272,6 +272,32 @@ fn s3_a_store_that_fails_is_not_tried_again_at_once() {
 }
 
 #[test]
+fn a_pager_that_was_shut_down_has_no_deadline_left() {
+    let mut bed = Bed::<CopyTable>::new(Shape::default());
+    bed.script.borrow_mut().fail_writes = usize::MAX;
+    let first = bed.fill();
+    let hog = bed.hog();
+    let _ = bed.pager.fault(Page(first), Access::Write, bed.now);
+    assert_eq!(bed.events(), []);
+    let retry = bed.pager.next_deadline();
+    assert!(retry.is_some(), "a failed write is tried again");
+    drop(hog);
+    while bed.pager.shutdown(bed.now).is_pending() {
+        bed.now = bed
+            .pager
+            .next_deadline()
+            .expect("what is in flight ends")
+            .max(bed.now);
+    }
+    assert_eq!(
+        bed.pager.next_deadline(),
+        None,
+        "nobody is to be woken for nothing"
+    );
+    bed.shut_down();
+}
+
+#[test]
 fn s3_a_page_written_to_while_it_is_being_written_stays_dirty() {
     let mut bed = Bed::<CopyTable>::new(Shape::default());
     bed.script.borrow_mut().held = true;
