@@ -293,6 +293,25 @@ fn a_file_that_ends_early_is_gone_and_never_zeros() {
 }
 
 #[test]
+fn s6_a_file_that_was_cut_is_gone_from_there_on_even_when_it_grows_again() {
+    let mut pair = Pair::new();
+    // Our own write makes it as long as before; what lies between are zeros, and no pages.
+    pair.write(4, 1);
+    let xid = pair.sent()[0].xid;
+    let size_before = 2 * PAGE as u32;
+    let words = [0, 1, 0, size_before, 0, 0, 0, 0, 0, PAGE as u32, 2, 7, 7];
+    pair.receive(&record(xid, &words, &[])).unwrap();
+    assert_eq!(pair.completed().result, Err(RequestError::FileEnded));
+
+    for (slot, result) in [(3, Err(RequestError::FileEnded)), (1, Ok(()))] {
+        pair.read(slot, 1);
+        let xid = pair.sent()[0].xid;
+        pair.receive(&read_reply(xid, &[0; PAGE], false)).unwrap();
+        assert_eq!(pair.completed().result, result, "slot {slot}");
+    }
+}
+
+#[test]
 fn a_short_write_is_continued_before_it_completes() {
     let mut pair = Pair::new();
     pair.write(1, 2);
