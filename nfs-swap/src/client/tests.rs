@@ -309,6 +309,15 @@ fn s6_a_file_that_was_cut_is_gone_from_there_on_even_when_it_grows_again() {
         pair.receive(&read_reply(xid, &[0; PAGE], false)).unwrap();
         assert_eq!(pair.completed().result, result, "slot {slot}");
     }
+
+    // READ says how long the file is now: behind type, mode, links, owner and group.
+    pair.read(1, 1);
+    let xid = pair.sent()[0].xid;
+    let mut attributes = [0; 21];
+    attributes[6] = PAGE as u32;
+    let words = [&[0, 1], &attributes[..], &[PAGE as u32, 0, PAGE as u32]].concat();
+    pair.receive(&record(xid, &words, &[0; PAGE])).unwrap();
+    assert_eq!(pair.completed().result, Err(RequestError::FileEnded));
 }
 
 #[test]
