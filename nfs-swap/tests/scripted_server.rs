@@ -470,6 +470,41 @@ fn a_new_file_is_filled_by_few_writes_at_a_time_and_removed_when_they_are_not_an
     assert!(removed.load(Ordering::SeqCst));
 }
 
+/// The server falls silent while the file is filled, and so the file cannot be removed either.
+#[test]
+fn a_file_that_a_failed_activation_left_behind_is_made_afresh_by_the_next() {
+    let answers = Arc::new(AtomicBool::new(false));
+    let removed = Arc::new(AtomicBool::new(false));
+    let (well, flag) = (Arc::clone(&answers), Arc::clone(&removed));
+    let mut exists = false;
+    let (server, mut swap) = start(move |call| match (call.program, call.procedure) {
+        (NFS, 7 | 12) if !well.load(Ordering::SeqCst) => Answer::Silence,
+        (NFS, 3) if !exists => Answer::Results(vec![2, 0]),
+        (NFS, 8) => {
+            exists = true;
+            // The handle that LOOKUP tells.
+            Answer::Results(vec![0, 1, 4, 0x0506_0708, 0, 0, 0])
+        }
+        (NFS, 2) => Answer::Results(vec![0, 0, 0]),
+        (NFS, 12) => {
+            exists = false;
+            flag.store(true, Ordering::SeqCst);
+            Answer::Results(vec![0, 0, 0])
+        }
+        _ => Answer::Normal,
+    });
+    // As it was left, nobody else could use it.
+    server.file.lock().unwrap().used = 0;
+    let error = activate(&mut swap).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    answers.store(true, Ordering::SeqCst);
+    survives(&mut swap);
+    assert!(
+        removed.load(Ordering::SeqCst),
+        "late zeros must find no file"
+    );
+}
+
 /// CREATE is carried out, its answer is lost, and the second one finds the file there.
 #[test]
 fn a_file_whose_creation_had_to_be_asked_for_twice_is_ours() {
