@@ -2,9 +2,13 @@
 
 use core::fmt;
 
+use crate::rng::Rng;
 use crate::run;
 use crate::scenario::{Fault, FaultKind, File, Mode, SECOND, Scenario, Sizes, Traffic};
 use crate::trace::Trace;
+
+/// Which stream of the seed is used up here.
+const STREAM: u64 = 3;
 
 /// A machine whose reserve is put to the test.
 #[derive(Debug, Clone, Copy)]
@@ -95,15 +99,18 @@ impl Configuration {
         // More than there is ordinary memory for packets: nothing but the reserve is left.
         machine.socket_skbs = 2 * self.ring * self.swappers + 40;
         scenario.program.reads_sockets = 0;
-        scenario.program.background = 500;
+        scenario.program.background = 0;
+        // The program takes all memory before others want it: the sockets are filled one packet at a
+        // time, as memory comes back.
+        let mut rng = Rng::new(seed, STREAM);
         for traffic in [Traffic::Udp, Traffic::Tcp] {
             scenario.script.push(Fault {
-                at: 20_000,
+                at: rng.range(20_000, SECOND / 2),
                 lasting: 2 * SECOND,
                 kind: FaultKind::Flood(traffic, 100),
             });
         }
-        scenario.program.operations = 240 / (scenario.program.tasks * self.swappers);
+        scenario.program.operations = 480 / (scenario.program.tasks * self.swappers);
         scenario.fit_pages(15);
         scenario
     }

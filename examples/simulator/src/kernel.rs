@@ -53,6 +53,13 @@ pub(crate) struct Swapper<'s, 'm, M> {
     pub(crate) phase: Phase,
     /// Times in a row that it asked to be called again at once.
     pub(crate) spins: u32,
+    /// When it got on last: a fault was answered, a task of its own did something, or it went into
+    /// another phase.
+    pub(crate) progress: Micros,
+    /// There was a VMIO flow when the promises were checked last, and so many allocations of packet
+    /// buffers had failed.
+    pub(crate) open: bool,
+    pub(crate) failed_allocations: u64,
     /// Somebody cut the file.
     pub(crate) cut: bool,
 }
@@ -87,6 +94,7 @@ pub(crate) struct Parts<'m> {
     pub(crate) cache: &'m dyn PacketCache,
     pub(crate) root: &'m ReserveNode<'m>,
     pub(crate) sockets: &'m SocketTable<'m>,
+    pub(crate) flows: &'m FlowTable<'m>,
     pub(crate) findings: Findings,
     /// Whether no packet of the swap connection may be dropped: nobody damages packets.
     pub(crate) lossless: bool,
@@ -98,8 +106,6 @@ pub(crate) struct Kernel<'s, 'm, M> {
     pub(crate) swappers: Vec<Swapper<'s, 'm, M>>,
     pub(crate) tasks: Vec<Task<'m>>,
     pub(crate) counts: Counts,
-    /// When a fault was answered or a task did something last.
-    pub(crate) progress: Micros,
     /// Tasks that can run again, and when.
     pub(crate) runnable: Vec<(usize, Micros)>,
     /// The program has begun.
@@ -129,7 +135,6 @@ impl<'s, 'm, M: Mmu> Kernel<'s, 'm, M> {
             parts,
             swappers,
             counts: Counts::default(),
-            progress: 0,
             runnable: Vec::new(),
             started: false,
             background: false,
@@ -147,6 +152,7 @@ impl<'s, 'm, M: Mmu> Kernel<'s, 'm, M> {
         }
         if !self.started && self.swappers.iter().all(|s| s.phase.is_in_use()) {
             self.started = true;
+            (0..self.swappers.len()).for_each(|swapper| self.got_on(swapper, now));
             self.runnable
                 .extend((0..self.tasks.len()).map(|task| (task, now)));
         }
@@ -179,12 +185,41 @@ impl<'s, 'm, M: Mmu> Kernel<'s, 'm, M> {
         self.started
     }
 
+    /// A swapper got on.
+    fn got_on(&mut self, swapper: usize, now: Micros) {
+        self.swappers[swapper].progress = now;
+    }
+
+    /// Since when nothing has moved anywhere.
+    pub(crate) fn still_since(&self) -> Micros {
+        let progress = self.swappers.iter().map(|swapper| swapper.progress);
+        progress.max().unwrap_or(0)
+    }
+
+    /// Since when the swapper waits that has waited longest of those that have something to do: that
+    /// another one gets on does not help it.
+    pub(crate) fn stuck_since(&self) -> Micros {
+        let busy = |number: &usize| match self.swappers[*number].phase {
+            Phase::Over { .. } => false,
+            // Its program has not begun, or is over.
+            Phase::Active { .. } => {
+                let mut own = self.tasks.iter().filter(|task| task.swapper == *number);
+                self.started && own.any(|task| !task.is_done())
+            }
+            _ => true,
+        };
+        let busy = (0..self.swappers.len()).filter(busy);
+        let since = busy.map(|number| self.swappers[number].progress);
+        since.min().unwrap_or_else(|| self.still_since())
+    }
+
     /// The program is over: gives up all pages and lets go of the swap files.
-    pub(crate) fn wind_up(&mut self) {
+    pub(crate) fn wind_up(&mut self, now: Micros) {
         for task in &mut self.tasks {
             task.end();
         }
         for swapper in &mut self.swappers {
+            swapper.progress = now;
             swapper.phase = match swapper.phase {
                 Phase::Over { .. } => continue,
                 Phase::Activating { .. } => Phase::Deactivating { activations: 1 },
@@ -385,7 +420,7 @@ impl<'s, 'm, M: Mmu> Kernel<'s, 'm, M> {
                     (page, Some(kind))
                 }
             };
-            self.progress = now;
+            self.got_on(number, now);
             if failed.is_none() {
                 self.judge_mapping(number, page);
             }
@@ -433,14 +468,15 @@ impl<'s, 'm, M: Mmu> Kernel<'s, 'm, M> {
     }
 
     fn schedule(&mut self, task: usize, step: Step, now: Micros) {
+        let swapper = self.tasks[task].swapper;
         match step {
             Step::After(delay) => {
-                self.progress = now;
+                self.got_on(swapper, now);
                 self.runnable.push((task, now + delay));
             }
             Step::Again(delay) => self.runnable.push((task, now + delay)),
             Step::Blocked => {}
-            Step::Done => self.progress = now,
+            Step::Done => self.got_on(swapper, now),
         }
     }
 
@@ -468,7 +504,7 @@ impl<'s, 'm, M: Mmu> Kernel<'s, 'm, M> {
         });
         if done {
             let swapper = &mut self.swappers[number];
-            self.progress = now;
+            swapper.progress = now;
             let used = swapper.pager.area().stats().used;
             self.parts.findings.check(used == 0, "S1", || {
                 format!("{used} slots are in use though no page is")
@@ -497,7 +533,7 @@ impl<'s, 'm, M: Mmu> Kernel<'s, 'm, M> {
                 false
             }
         };
-        self.progress = now;
+        self.got_on(number, now);
         self.swappers[number].phase = match activations {
             // Each activation is undone by itself.
             2.. => Phase::Deactivating {

@@ -33,7 +33,7 @@ impl Truth {
         self.fails.store(permille, Ordering::Relaxed);
     }
 
-    fn fails(&self) -> u16 {
+    pub(crate) fn fails(&self) -> u16 {
         self.fails.load(Ordering::Relaxed)
     }
 

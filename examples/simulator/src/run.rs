@@ -295,6 +295,9 @@ fn simulate<M: Mmu>(scenario: &Scenario, trace: Trace) -> Outcome {
             truth: vec![0; program.pages],
             phase: Phase::Activating { not_before: 0 },
             spins: 0,
+            progress: 0,
+            open: false,
+            failed_allocations: 0,
             cut: false,
         });
     }
@@ -312,6 +315,7 @@ fn simulate<M: Mmu>(scenario: &Scenario, trace: Trace) -> Outcome {
         cache: &cache,
         root: &root,
         sockets: &sockets,
+        flows: &flows,
         findings: findings.clone(),
         lossless: !corrupts(scenario),
     };

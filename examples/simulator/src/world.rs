@@ -287,7 +287,7 @@ impl<'a> World<'a> {
             self.winding_up = Some(self.now());
             self.trace
                 .note(self.agenda.now(), || "everything is put away".into());
-            kernel.wind_up();
+            kernel.wind_up(self.now());
             self.plan_kernel(self.now() + 1);
         }
     }
@@ -528,7 +528,7 @@ impl<'a> World<'a> {
     }
 
     fn background<M: Mmu>(&mut self, kernel: &Kernel<'_, '_, M>) {
-        let still = self.now() - kernel.progress > STILL;
+        let still = self.now() - kernel.still_since() > STILL;
         let gap = self.scenario.program.background * if still { 64 } else { 1 };
         self.send_unrelated(Traffic::Mixed);
         self.agenda.after(gap, Event::Background);
@@ -549,7 +549,7 @@ impl<'a> World<'a> {
         match self.scenario.mode {
             Mode::Within => {
                 let quiet = self.origin.unwrap_or(0) + self.scenario.quiet_after();
-                let since = kernel.progress.max(quiet.min(now));
+                let since = kernel.stuck_since().max(quiet.min(now));
                 if now - since > PATIENCE && now > quiet {
                     self.findings.report("liveness", || {
                         let seconds = (now - since) / SECOND;

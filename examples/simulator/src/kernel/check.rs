@@ -22,7 +22,32 @@ impl<M: Mmu> Kernel<'_, '_, M> {
         self.check_packets();
         for number in 0..self.swappers.len() {
             self.check_swapper(number, now);
+            self.check_budget(number);
         }
+    }
+
+    /// N4: with a reserve of the computed size there is a packet buffer for every descriptor, and for
+    /// what is between them, as long as there is a swap connection.
+    fn check_budget(&mut self, number: usize) {
+        let machine = self.parts.machine;
+        let swapper = &mut self.swappers[number];
+        let stats = swapper.pool.stats();
+        let failed = stats.rx.failed + stats.tx.failed;
+        let computed = machine.guaranteed == machine.rings;
+        let injected = self.parts.truth.fails() > 0;
+        if computed && !injected && swapper.open && self.parts.flows.any() {
+            let before = swapper.failed_allocations;
+            self.parts.findings.check(failed == before, "N4", || {
+                let (rx, tx) = (stats.rx.failed, stats.tx.failed);
+                format!(
+                    "the reserve is computed for the rings, and {} packet buffers were refused \
+                     ({rx} receive, {tx} transmit in all)",
+                    failed - before
+                )
+            });
+        }
+        swapper.open = self.parts.flows.any();
+        swapper.failed_allocations = failed;
     }
 
     fn check_reserve(&mut self) {

@@ -242,7 +242,7 @@ impl<'m, M: Mmu> Kernel<'_, 'm, M> {
         }
         match pager.fault(page, access, time(now)) {
             Ok(FaultOutcome::Mapped) => {
-                self.progress = now;
+                swapper.progress = now;
                 let mapped = is_accessible(pager, page, access);
                 self.parts.findings.check(mapped, "pager", || {
                     format!(
@@ -303,7 +303,7 @@ impl<'m, M: Mmu> Kernel<'_, 'm, M> {
                 }
             }
         }
-        self.progress = now;
+        self.got_on(self.tasks[number].swapper, now);
         None
     }
 
