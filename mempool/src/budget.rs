@@ -6,8 +6,19 @@
 
 use core::ops::Add;
 
-/// Bytes in an order-0 frame.
-pub const FRAME_SIZE: usize = 4096;
+/// Bytes in an order-0 frame: 4096, or what the environment variable `MEMPOOL_FRAME_SIZE` said when
+/// this crate was compiled. A power of two from 512 bytes to 64 KiB; anything else does not compile.
+///
+/// ```sh
+/// MEMPOOL_FRAME_SIZE=16384 cargo build
+/// ```
+pub const FRAME_SIZE: usize = match option_env!("MEMPOOL_FRAME_SIZE") {
+    None => 4096,
+    Some(bytes) => match usize::from_str_radix(bytes, 10) {
+        Ok(bytes) if bytes.is_power_of_two() && bytes >= 512 && bytes <= 64 << 10 => bytes,
+        _ => panic!("MEMPOOL_FRAME_SIZE must be a power of two from 512 to 65536"),
+    },
+};
 
 /// Bytes at the head of every slab that its objects cannot use.
 pub const SLAB_HEADER: usize = 64;
@@ -174,13 +185,14 @@ mod tests {
         let route = |n| (Budget::slabs(n, 12, 0) + Budget::parked(1, 0)).frames();
         assert_eq!(route(16384), 1367);
         assert_eq!(route(4096), 343);
-        assert_eq!(Budget::bytes(262_144, 10 + 2).frames(), 140);
+        let bytes = 262_144 / 4096 * FRAME_SIZE;
+        assert_eq!(Budget::bytes(bytes, 10 + 2).frames(), 140);
     }
 
     #[test]
     fn objects_that_do_not_fit_count_as_none() {
-        assert_eq!(objects_per_slab(4096, 0), 0);
-        assert_eq!(objects_per_slab(2016, 0), 2);
+        assert_eq!(objects_per_slab(FRAME_SIZE, 0), 0);
+        assert_eq!(objects_per_slab((FRAME_SIZE - SLAB_HEADER) / 2, 0), 2);
         assert_eq!(objects_per_slab(0, 0), 0);
         assert_eq!(objects_per_slab(1 << 20, 255), 0);
     }

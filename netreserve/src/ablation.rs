@@ -35,6 +35,9 @@ mempool::__mechanisms! {
     /// Of an [`Ingress`](crate::Ingress). Off: VMIO is dropped when the sockets of its protocol
     /// hold as much as they may.
     VmioBypass = "vmio-bypass", "N7";
+    /// Of a `Reserved` device. Off: the swap stack advertises the window it likes, however few receive
+    /// buffers are posted.
+    PostedWindow = "posted-window", "N7";
     /// Of an [`Ingress`](crate::Ingress). Off: in an emergency skb the control plane of VMIO is
     /// dropped as a stranger's is.
     ControlPlane = "control-plane", "N8";

@@ -4,6 +4,7 @@
 //! what N5 asks for: the transmit skb is held before the received one is handed up.
 
 mod phy_nic;
+mod window;
 
 use core::fmt;
 
@@ -11,6 +12,8 @@ use ::smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium};
 use ::smoltcp::time::Instant;
 
 pub use phy_nic::PhyNic;
+
+use window::Window;
 
 use crate::ablation::{Ablation, Mechanism};
 use crate::class::{ETHERNET_HEADER, VLAN_TAG};
@@ -47,6 +50,10 @@ const SCRATCH: usize = 16 << 10;
 /// processor. When
 /// [`more_pending`](Reserved::more_pending) is true after a poll of the interface, poll again.
 ///
+/// The window of what is sent is lowered to what the receive buffers that are
+/// [posted](Nic::rx_posted) can take, so that the peer does not lose the rest of every burst when
+/// they are few.
+///
 /// smoltcp's minimum retransmission time-out is a second, so that a TCP segment lost here costs
 /// one: none is.
 #[derive(Debug)]
@@ -59,6 +66,7 @@ pub struct Reserved<'m, N> {
     pending: Option<Skb<'m>>,
     backlog: Option<Skb<'m>>,
     more_pending: bool,
+    window: Window,
     ablation: Ablation,
 }
 
@@ -91,6 +99,7 @@ impl<'m, N: Nic<'m>> Reserved<'m, N> {
             pending: None,
             backlog: None,
             more_pending: false,
+            window: Window::default(),
             ablation: Ablation::NONE,
         })
     }
@@ -216,6 +225,8 @@ impl<'m, N: Nic<'m>> Device for Reserved<'m, N> {
             spare,
             pending,
             backlog,
+            window,
+            ablation,
             ..
         } = self;
         let tx = TxToken {
@@ -223,6 +234,7 @@ impl<'m, N: Nic<'m>> Device for Reserved<'m, N> {
             ingress,
             spare,
             backlog,
+            window: (!ablation.off(Mechanism::PostedWindow)).then_some(window),
             max_frame: *max_frame,
             #[cfg(feature = "ablation")]
             late: late.then_some(*pool),
@@ -234,11 +246,13 @@ impl<'m, N: Nic<'m>> Device for Reserved<'m, N> {
         if !self.prepare_transmit() {
             return None;
         }
+        let window = (!self.ablation.off(Mechanism::PostedWindow)).then_some(&mut self.window);
         Some(TxToken {
             nic: &mut self.nic,
             ingress: self.ingress,
             spare: &mut self.spare,
             backlog: &mut self.backlog,
+            window,
             max_frame: self.max_frame,
             #[cfg(feature = "ablation")]
             late: None,
@@ -285,6 +299,8 @@ pub struct TxToken<'a, 'm, N> {
     spare: &'a mut Option<Skb<'m>>,
     /// Empty, until the card refuses.
     backlog: &'a mut Option<Skb<'m>>,
+    /// Follows the posted buffers, unless that is switched off.
+    window: Option<&'a mut Window>,
     max_frame: usize,
     /// Where the skb comes from when none is in hand (N5).
     #[cfg(feature = "ablation")]
@@ -325,7 +341,12 @@ impl<'m, N: Nic<'m>> ::smoltcp::phy::TxToken for TxToken<'_, 'm, N> {
         }
         let mut skb = self.spare.take().expect("a token is made with a spare");
         // `Reserved::new` checked that such a frame fits.
-        let result = f(skb.put(len).expect("an skb holds any frame of the card"));
+        let frame = skb.put(len).expect("an skb holds any frame of the card");
+        let result = f(frame);
+        if let (Some(window), Some(posted)) = (self.window, self.nic.rx_posted()) {
+            let checksum = !self.nic.checksum_offload().tx;
+            window.clamp(frame, posted, self.nic.mtu(), checksum);
+        }
         if let Ok(skb) = self.ingress.egress(skb)
             && let Err(skb) = self.nic.transmit(skb)
         {

@@ -122,6 +122,10 @@ impl Nic<'static> for VirtualNic {
         1500
     }
 
+    fn rx_posted(&self) -> Option<usize> {
+        Some(self.rx.len())
+    }
+
     fn hardware_addr(&self) -> [u8; 6] {
         self.mac
     }

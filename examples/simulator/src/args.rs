@@ -11,6 +11,7 @@ Runs the crates against a hostile network, in virtual time: one seed determines 
 
 simulator run    --seed S [--mode within|beyond] [--without M] [--quiet] [--pcap FILE]
                  --file SCENARIO instead of a seed
+                 --machine N [--missing FRAMES] with the seed: a machine of the budgets, from 1 on
                    one run, step by step; status 1 if a promise was broken
 simulator shrink --seed S | --file SCENARIO [--mode ...] [--without M]
                    the smallest script that breaks the same promise, as text for a file
@@ -41,6 +42,9 @@ pub(crate) struct Command {
     /// `None` for both.
     pub(crate) mode: Option<Mode>,
     pub(crate) without: Option<Mechanism>,
+    /// A machine of the budgets, counted from 1, and what its reserve lacks.
+    pub(crate) machine: Option<usize>,
+    pub(crate) missing: usize,
     pub(crate) quiet: bool,
     pub(crate) pcap: Option<PathBuf>,
     pub(crate) from: u64,
@@ -97,6 +101,8 @@ impl Command {
             file: None,
             mode: None,
             without: None,
+            machine: None,
+            missing: 0,
             quiet: false,
             pcap: None,
             from: 0,
@@ -129,6 +135,10 @@ impl Command {
                 Arg::Long("without") => {
                     command.without = Some(parser.value()?.string()?.parse()?);
                 }
+                Arg::Long("machine") => {
+                    command.machine = Some(at_least_one(parser.value()?.parse()?, "machine")?);
+                }
+                Arg::Long("missing") => command.missing = parser.value()?.parse()?,
                 Arg::Long("quiet") => command.quiet = true,
                 Arg::Long("pcap") => command.pcap = Some(parser.value()?.into()),
                 Arg::Long("from") => command.from = parser.value()?.parse()?,
@@ -166,9 +176,9 @@ impl Command {
     }
 }
 
-fn at_least_one(number: u64, name: &str) -> Result<u64, lexopt::Error> {
-    match number {
-        0 => Err(format!("--{name} is 1 at least").into()),
-        number => Ok(number),
+fn at_least_one<N: Default + PartialEq>(number: N, name: &str) -> Result<N, lexopt::Error> {
+    if number == N::default() {
+        return Err(format!("--{name} is 1 at least").into());
     }
+    Ok(number)
 }

@@ -4,21 +4,28 @@ use core::fmt;
 
 use crate::rng::Rng;
 use crate::run;
-use crate::scenario::{Fault, FaultKind, File, Mode, SECOND, Scenario, Sizes, Traffic};
+use crate::scenario::{Fault, FaultKind, File, Micros, Mode, SECOND, Scenario, Sizes, Traffic};
 use crate::trace::Trace;
 
 /// Which stream of the seed is used up here.
 const STREAM: u64 = 3;
 
+/// Floods of each run, and microseconds between two packets of them.
+const BURSTS: usize = 16;
+const GAP: u32 = 20;
+
+/// How long one server is away: longer than anything else may take.
+const AWAY: Micros = 600 * SECOND;
+
 /// A machine whose reserve is put to the test.
 #[derive(Debug, Clone, Copy)]
 pub struct Configuration {
+    /// What the reserve promises.
+    pub promise: Promise,
     /// Bytes of an IP packet.
     pub mtu: u16,
-    /// Descriptors of the card, each way.
-    pub ring: usize,
-    /// Descriptors for which the reserve has buffers, each way.
-    pub guaranteed: usize,
+    /// Descriptors of the card: receive, transmit.
+    pub rings: [usize; 2],
     /// Requests in flight.
     pub requests: usize,
     /// Swap areas.
@@ -27,16 +34,24 @@ pub struct Configuration {
     pub window: usize,
 }
 
+/// What a reserve promises, and what is held against it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promise {
+    /// Every accepted page-out completes: [`netreserve::min_budget`].
+    Progress,
+    /// No packet buffer is ever refused: [`netreserve::budget`] of the rings.
+    FullRings,
+}
+
 /// What was found.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tightness {
-    /// The machine.
-    pub configuration: Configuration,
     /// Frames of the computed reserve.
     pub computed: usize,
     /// The fewest frames with which every run got through.
     pub needed: usize,
-    /// A seed that fails with one frame less, and how.
+    /// A seed that fails with a slab less, and the rule that it breaks. Without one the search ended
+    /// at no reserve at all.
     pub fails: Option<(u64, &'static str)>,
 }
 
@@ -49,47 +64,67 @@ impl Tightness {
 }
 
 impl Configuration {
-    /// The dozen that is looked at.
-    pub const ALL: [Configuration; 12] = {
-        const fn make(
+    /// Those that are looked at.
+    pub const ALL: [Configuration; 15] = {
+        const fn progress(
             mtu: u16,
-            [ring, guaranteed]: [usize; 2],
+            rings: [usize; 2],
             requests: usize,
             swappers: usize,
             window: usize,
         ) -> Configuration {
             Configuration {
+                promise: Promise::Progress,
                 mtu,
-                ring,
-                guaranteed,
+                rings,
                 requests,
                 swappers,
                 window,
             }
         }
+        const fn full_rings(
+            mtu: u16,
+            rings: [usize; 2],
+            requests: usize,
+            swappers: usize,
+            window: usize,
+        ) -> Configuration {
+            Configuration {
+                promise: Promise::FullRings,
+                ..progress(mtu, rings, requests, swappers, window)
+            }
+        }
         [
-            make(1500, [2, 0], 1, 1, 4096),
-            make(1500, [16, 0], 1, 1, 4096),
-            make(1500, [16, 0], 8, 1, 16_384),
-            make(1500, [16, 0], 64, 1, 65_536),
-            make(1500, [64, 0], 32, 1, 65_536),
-            make(1500, [16, 0], 8, 2, 16_384),
-            make(1500, [16, 0], 64, 2, 65_536),
-            make(9000, [4, 0], 8, 1, 65_536),
-            make(9000, [4, 0], 64, 2, 65_536),
-            make(1500, [16, 1], 8, 1, 16_384),
-            make(1500, [16, 4], 8, 1, 16_384),
-            make(1500, [16, 16], 8, 1, 16_384),
+            progress(1500, [2; 2], 1, 1, 4096),
+            progress(1500, [16; 2], 8, 1, 16_384),
+            progress(1500, [16; 2], 64, 1, 65_536),
+            progress(1500, [64; 2], 32, 1, 65_536),
+            progress(1500, [16; 2], 64, 2, 65_536),
+            progress(9000, [4; 2], 8, 1, 65_536),
+            progress(9000, [16; 2], 64, 1, 65_536),
+            progress(9000, [4; 2], 64, 2, 65_536),
+            full_rings(1500, [4; 2], 8, 1, 65_536),
+            full_rings(1500, [16; 2], 8, 1, 65_536),
+            full_rings(1500, [64; 2], 64, 1, 262_144),
+            full_rings(1500, [64, 16], 64, 1, 262_144),
+            full_rings(1500, [16; 2], 64, 2, 65_536),
+            full_rings(9000, [8; 2], 8, 1, 262_144),
+            full_rings(9000, [4; 2], 64, 2, 131_072),
         ]
     };
 
-    /// The scenario of a seed on this machine.
-    fn scenario(&self, seed: u64) -> Scenario {
+    /// The scenario of a seed on this machine, with so many frames less than computed.
+    #[must_use]
+    pub fn scenario(&self, seed: u64, missing: usize) -> Scenario {
         let mut scenario = Scenario::from_seed(seed, Mode::Within);
         let machine = &mut scenario.machine;
+        machine.missing = missing;
         machine.mtu = self.mtu;
-        machine.rings = [self.ring; 2];
-        machine.guaranteed = [self.guaranteed; 2];
+        machine.rings = self.rings;
+        machine.guaranteed = match self.promise {
+            Promise::Progress => [0; 2],
+            Promise::FullRings => self.rings,
+        };
         machine.requests = self.requests;
         machine.swappers = self.swappers;
         machine.window = self.window;
@@ -97,20 +132,28 @@ impl Configuration {
         // The entitled may take what lies below the marks, too: nothing does.
         machine.min = 0;
         // More than there is ordinary memory for packets: nothing but the reserve is left.
-        machine.socket_skbs = 2 * self.ring * self.swappers + 40;
+        machine.socket_skbs = 2 * self.rings[0] * self.swappers + 40;
         scenario.program.reads_sockets = 0;
         scenario.program.background = 0;
-        // The program takes all memory before others want it: the sockets are filled one packet at a
-        // time, as memory comes back.
-        let mut rng = Rng::new(seed, STREAM);
-        for traffic in [Traffic::Udp, Traffic::Tcp] {
-            scenario.script.push(Fault {
-                at: rng.range(20_000, SECOND / 2),
-                lasting: 2 * SECOND,
-                kind: FaultKind::Flood(traffic, 100),
-            });
-        }
         scenario.program.operations = 480 / (scenario.program.tasks * self.swappers);
+        let mut rng = Rng::new(seed, STREAM);
+        let mut add = |at, lasting, kind| scenario.script.push(Fault { at, lasting, kind });
+        // Bursts that empty the rings, now and again until the sockets are full: what is refilled
+        // between them has to come from where there is nothing left.
+        let burst = u64::from(GAP) * (2 * self.rings[0] * self.swappers) as Micros;
+        for number in 0..BURSTS {
+            let traffic = match number % 4 {
+                0 | 1 => Traffic::Udp,
+                2 => Traffic::Tcp,
+                _ => Traffic::Fragments,
+            };
+            let kind = FaultKind::Flood(traffic, GAP);
+            add(rng.range(20_000, SECOND), burst, kind);
+        }
+        // What one swapper holds while its server is away helps no other.
+        if self.swappers > 1 {
+            add(rng.range(20_000, SECOND / 2), AWAY, FaultKind::Away(0));
+        }
         scenario.fit_pages(15);
         scenario
     }
@@ -118,9 +161,7 @@ impl Configuration {
     /// The first of `seeds` runs that fails with `missing` frames less than computed.
     fn failure(&self, missing: usize, seeds: u64) -> Option<(u64, &'static str)> {
         (0..seeds).find_map(|seed| {
-            let mut scenario = self.scenario(seed);
-            scenario.machine.missing = missing;
-            let violation = run(&scenario, Trace::silent()).violation?;
+            let violation = run(&self.scenario(seed, missing), Trace::silent()).violation?;
             Some((seed, violation.rule))
         })
     }
@@ -128,12 +169,12 @@ impl Configuration {
     /// Takes frames away until a run fails.
     #[must_use]
     pub fn measure(&self, seeds: u64) -> Tightness {
-        let sizes = Sizes::of(&self.scenario(0));
-        let computed = self.swappers * (sizes.rx.frames() + sizes.tx.frames());
+        let scenario = self.scenario(0, 0);
+        let computed = self.swappers * Sizes::of(&scenario).reserve.frames();
         let mut fails = None;
         let mut missing = 0;
         // Slabs of several frames come and go as a whole.
-        let step = 1 << self.scenario(0).machine.skb().1;
+        let step = 1 << scenario.machine.skb().1;
         while missing <= computed {
             fails = self.failure(missing, seeds);
             if fails.is_some() {
@@ -142,7 +183,6 @@ impl Configuration {
             missing += step;
         }
         Tightness {
-            configuration: *self,
             computed,
             needed: (computed + step).saturating_sub(missing),
             fails,
@@ -152,19 +192,26 @@ impl Configuration {
 
 impl fmt::Display for Configuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = |n| if n == 1 { "" } else { "s" };
         write!(
             f,
-            "MTU {}, rings of {} ({}), {} requests, {} swapper{}, window {} KiB",
+            "MTU {}, rings of {} and {}, {} request{}, {} swapper{}",
             self.mtu,
-            self.ring,
-            match self.guaranteed {
-                0 => "the smallest reserve".into(),
-                guaranteed => format!("{guaranteed} of them in the reserve"),
-            },
+            self.rings[0],
+            self.rings[1],
             self.requests,
+            plural(self.requests),
             self.swappers,
-            if self.swappers == 1 { "" } else { "s" },
-            self.window / 1024,
+            plural(self.swappers),
         )
+    }
+}
+
+impl fmt::Display for Promise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Promise::Progress => "progress",
+            Promise::FullRings => "full rings",
+        })
     }
 }

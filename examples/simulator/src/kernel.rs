@@ -18,7 +18,7 @@ use crate::guard::Guard;
 use crate::memory::{Drivers, PacketCache, Truth, Watched};
 use crate::mmu::Mmu;
 use crate::nic::{Card, SharedPort};
-use crate::scenario::{File, Machine, Micros, Mode, Program, SECOND, Sizes};
+use crate::scenario::{File, Machine, Micros, Mode, Program, SECOND};
 use crate::stack::{Layer, SharedLedger, Tap};
 use crate::trace::Trace;
 use crate::verdict::{Counts, Findings};
@@ -196,9 +196,9 @@ impl<'s, 'm, M: Mmu> Kernel<'s, 'm, M> {
         progress.max().unwrap_or(0)
     }
 
-    /// Since when the swapper waits that has waited longest of those that have something to do: that
-    /// another one gets on does not help it.
-    pub(crate) fn stuck_since(&self) -> Micros {
+    /// The swapper that has been stuck longest of those that have something to do, and since when:
+    /// not since earlier than its faults were over. That another one gets on does not help it.
+    pub(crate) fn stuck(&self, quiet: impl Fn(usize) -> Micros) -> Option<(usize, Micros)> {
         let busy = |number: &usize| match self.swappers[*number].phase {
             Phase::Over { .. } => false,
             // Its program has not begun, or is over.
@@ -209,8 +209,8 @@ impl<'s, 'm, M: Mmu> Kernel<'s, 'm, M> {
             _ => true,
         };
         let busy = (0..self.swappers.len()).filter(busy);
-        let since = busy.map(|number| self.swappers[number].progress);
-        since.min().unwrap_or_else(|| self.still_since())
+        let since = busy.map(|number| (number, self.swappers[number].progress.max(quiet(number))));
+        since.min_by_key(|(_, since)| *since)
     }
 
     /// The program is over: gives up all pages and lets go of the swap files.
@@ -252,8 +252,7 @@ impl<'s, 'm, M: Mmu> Kernel<'s, 'm, M> {
 
     fn limit_transmit(&mut self, more: usize) -> bool {
         let (size, order) = self.parts.machine.skb();
-        let base = Sizes::transmit(self.parts.machine);
-        let frames = base.frames() + Budget::objects(more, size, order).frames();
+        let frames = Budget::objects(more, size, order).frames();
         let limit = self.parts.machine.limits()[1] + more * size;
         let node = self.swappers[0].nodes[1];
         let before = (node.limit(), node.pages());

@@ -100,6 +100,8 @@ pub(crate) struct Card<'m> {
     pub(crate) tx: VecDeque<Skb<'m>>,
     /// Packets ever put into the transmit ring.
     pub(crate) sent: u64,
+    /// By how many bits the swap stack shifts its windows.
+    pub(crate) window_scale: u8,
 }
 
 impl<'m> Card<'m> {
@@ -205,6 +207,26 @@ impl<'m> Card<'m> {
     }
 }
 
+impl Card<'_> {
+    /// The server may send no more in one go than there are buffers for, but for one segment.
+    fn judge_window(&mut self, frame: &[u8]) {
+        let tcp = packet::tcp(frame).filter(|tcp| *tcp.destination.ip() == self.server);
+        let Some(tcp) = tcp else {
+            return;
+        };
+        if tcp.syn {
+            self.window_scale = tcp.scale.unwrap_or(0);
+        }
+        let scale = if tcp.syn { 0 } else { self.window_scale };
+        let window = usize::from(tcp.window) << scale;
+        let posted = self.rx.len();
+        self.findings
+            .check(window <= posted.max(1) * self.mtu, "N7", || {
+                format!("a window of {window} bytes was sent, and {posted} buffers are posted")
+            });
+    }
+}
+
 impl<'m> Nic<'m> for Card<'m> {
     fn receive(&mut self, pool: &SkbPool<'m>) -> Option<Skb<'m>> {
         self.interrupts.moment();
@@ -227,6 +249,10 @@ impl<'m> Nic<'m> for Card<'m> {
 
     fn transmit(&mut self, skb: Skb<'m>) -> Result<(), Skb<'m>> {
         self.interrupts.moment();
+        // One that comes again has the window of when it was made.
+        if self.refused.is_none() {
+            self.judge_window(skb.data());
+        }
         let again = self
             .refused
             .take()
@@ -261,6 +287,10 @@ impl<'m> Nic<'m> for Card<'m> {
 
     fn mtu(&self) -> usize {
         self.mtu
+    }
+
+    fn rx_posted(&self) -> Option<usize> {
+        Some(self.rx.len())
     }
 
     fn hardware_addr(&self) -> [u8; 6] {

@@ -12,6 +12,9 @@ pub(crate) struct Tcp {
     pub(crate) source: SocketAddrV4,
     pub(crate) destination: SocketAddrV4,
     pub(crate) syn: bool,
+    pub(crate) window: u16,
+    /// By how many bits the sender shifts its windows, if this says so.
+    pub(crate) scale: Option<u8>,
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u16> {
@@ -30,12 +33,26 @@ pub(crate) fn tcp(frame: &[u8]) -> Option<Tcp> {
         return None;
     }
     let flags = *ip.get(33)?;
+    let options = ip.get(40..20 + usize::from(ip.get(32)? >> 4) * 4);
     Some(Tcp {
         source: SocketAddrV4::new(address(ip, 12)?, word(ip, 20)?),
         destination: SocketAddrV4::new(address(ip, 16)?, word(ip, 22)?),
         // With ACK it is the answer to somebody else's.
         syn: flags & 0x12 == 0x02,
+        window: word(ip, 34)?,
+        scale: options.and_then(window_scale),
     })
+}
+
+fn window_scale(mut options: &[u8]) -> Option<u8> {
+    loop {
+        options = match *options {
+            [3, 3, scale, ..] => return Some(scale),
+            [1, ref rest @ ..] => rest,
+            [kind, len, ..] if kind > 1 && len > 1 => options.get(usize::from(len)..)?,
+            _ => return None,
+        };
+    }
 }
 
 /// Whom an ARP packet asks for or answers.

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use std::panic::catch_unwind;
 
 use mempool::{
-    Buddy, FRAME_SIZE, FrameEntry, ReserveBacking, ReserveNode, SingleTask, SizedCache, Zone,
+    Buddy, Budget, FRAME_SIZE, FrameEntry, ReserveBacking, ReserveNode, SingleTask, SizedCache,
+    Zone,
 };
 use netreserve::{
     FlowTable, Ingress, Protocol, ProtocolMemory, QueueEntry, Reserved, SkbPool, Slot, SocketId,
@@ -149,7 +150,7 @@ fn simulate<M: Mmu>(scenario: &Scenario, trace: Trace) -> Outcome {
     off.mempool(|mechanism| root.ablate(mechanism));
     let limits = machine.limits();
     for pair in &nodes {
-        for ((node, limit), budget) in pair.iter().zip(limits).zip([sizes.rx, sizes.tx]) {
+        for ((node, limit), budget) in pair.iter().zip(limits).zip([sizes.reserve, Budget::ZERO]) {
             off.mempool(|mechanism| node.ablate(mechanism));
             node.set_limit(limit, budget.frames())
                 .expect("a node without a parent takes any");
@@ -243,6 +244,7 @@ fn simulate<M: Mmu>(scenario: &Scenario, trace: Trace) -> Outcome {
             rx: VecDeque::new(),
             tx: VecDeque::new(),
             sent: 0,
+            window_scale: 0,
         };
         let mut device = Reserved::new(card, &pools[number], &ladders[number])
             .expect("a packet of the card fits into a buffer");
@@ -466,6 +468,7 @@ fn file_config(scenario: &Scenario, number: usize, slots: u32) -> SwapFileConfig
     } = scenario.machine;
     let url = SwapUrl::parse("nfs://10.0.2.2/export/swap").expect("a URL");
     let mut config = SwapFileConfig::new(&url, slots).expect("its parts are short");
+    config.page_size = PAGE as u32;
     config.remove_on_deactivate = scenario.removes_file();
     config.client.xid_seed = scenario.seed as u32;
     config.client.deadline = span(deadline);
@@ -494,7 +497,7 @@ fn host(scenario: &Scenario, slots: u32) -> Host {
         let config = ServerConfig {
             export: "/export".into(),
             file: "swap".into(),
-            transfer_max: [4096, 16_384, 65_536, 1 << 20][scenario.seed as usize % 4],
+            transfer_max: [1, 4, 16, 256][scenario.seed as usize % 4] * PAGE as u32,
             capacity: None,
             existing: existing.map(|(size, used)| Existing { size, used }),
             port: port(number),

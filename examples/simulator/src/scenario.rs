@@ -7,6 +7,8 @@ mod draw;
 mod size;
 mod text;
 
+use mempool::FRAME_SIZE;
+
 use crate::Mechanism;
 
 pub(crate) use size::Sizes;
@@ -143,6 +145,8 @@ pub enum FaultKind {
     Jitter(u32),
     /// None gets through.
     Partition,
+    /// None of the swapper of that number gets through: the others must not notice.
+    Away(u8),
     /// Unrelated packets, so many microseconds apart.
     Flood(Traffic, u32),
     /// The server executes nothing.
@@ -227,9 +231,15 @@ pub enum Refusal {
 }
 
 impl Scenario {
-    /// When the last fault that ends has ended.
-    pub(crate) fn quiet_after(&self) -> Micros {
-        let ends = self.script.iter().map(|fault| fault.at + fault.lasting);
+    /// When the last fault has ended that ends: of all, or of those that the swapper of that number
+    /// notices at its card.
+    pub(crate) fn quiet_after(&self, swapper: Option<usize>) -> Micros {
+        let concerns = |kind| match (kind, swapper) {
+            (FaultKind::Away(away), Some(swapper)) => usize::from(away) == swapper,
+            _ => true,
+        };
+        let own = self.script.iter().filter(|fault| concerns(fault.kind));
+        let ends = own.map(|fault| fault.at + fault.lasting);
         ends.filter(|end| *end < FOREVER).max().unwrap_or(0)
     }
 
@@ -265,8 +275,8 @@ impl Machine {
     pub(crate) const fn skb(&self) -> (usize, u8) {
         match self.mtu {
             ..=1500 => (2016, 0),
-            // Three to eight frames.
-            _ => (10_880, 3),
+            // Three to 32 KiB.
+            _ => (10_880, (32_768 / FRAME_SIZE).ilog2() as u8),
         }
     }
 

@@ -31,8 +31,14 @@ impl Weather {
         active.max().unwrap_or_default()
     }
 
-    pub(crate) fn partition(&self) -> bool {
-        self.any(FaultKind::Partition)
+    /// Whether nothing gets through to or from the card of that number.
+    pub(crate) fn partition(&self, card: usize) -> bool {
+        let cut = |kind| match kind {
+            FaultKind::Partition => true,
+            FaultKind::Away(away) => usize::from(away) == card,
+            _ => false,
+        };
+        self.active.iter().any(|(_, kind)| cut(*kind))
     }
 
     pub(crate) fn loss(&self) -> u16 {

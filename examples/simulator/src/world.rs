@@ -18,9 +18,9 @@ use crate::trace::Trace;
 use crate::verdict::Findings;
 use crate::weather::Weather;
 
-/// How long nothing may move once all faults are over: connections are given up after 16 s of
-/// silence, tried again every 2 s, TCP waits a minute at most, and a neighbour that moved is asked
-/// for after another.
+/// How long nothing may move once all faults are over: connections are given up after two minutes of
+/// silence at most, tried again every 2 s, TCP waits a minute at most, and a neighbour that moved is
+/// asked for after another.
 const PATIENCE: Micros = 240 * SECOND;
 
 /// When a program is stopped to which faults happen for ever.
@@ -51,7 +51,8 @@ enum Event {
     FaultEnds(usize),
     /// A packet reaches the machine's card of that number.
     ToMachine(usize, Vec<u8>),
-    ToServer(Vec<u8>),
+    /// One from the card of that number reaches the server.
+    ToServer(usize, Vec<u8>),
     /// The card has sent a packet.
     Sent(usize, Vec<u8>),
     Kernel,
@@ -175,8 +176,8 @@ impl<'a> World<'a> {
                         .note(now, || "     no buffer: the card lost it".into());
                 }
             }
-            Event::ToServer(frame) => {
-                self.trace.event(now, 2, 0);
+            Event::ToServer(card, frame) => {
+                self.trace.event(now, 2, card as u64);
                 self.host.arrive(frame);
                 self.run_host();
             }
@@ -187,7 +188,7 @@ impl<'a> World<'a> {
                 if let Some(tcp) = packet::tcp(&frame) {
                     self.targets[card].connection = (tcp.source.port(), tcp.destination.port());
                 }
-                self.carry(frame, None);
+                self.carry(frame, Event::ToServer, card);
                 let delay = self.kernel.range(1, 60);
                 self.plan_kernel(now + delay);
             }
@@ -397,7 +398,7 @@ impl<'a> World<'a> {
         }
         while let Some(frame) = self.host.take_sent() {
             let to = self.target_of(&frame);
-            self.carry(frame, Some(to));
+            self.carry(frame, Event::ToMachine, to);
         }
         if let Some(next) = next {
             self.plan_host(next);
@@ -484,10 +485,10 @@ impl<'a> World<'a> {
         self.run_host();
     }
 
-    /// Carries a packet over the wire, to a card of the machine or to the server.
-    fn carry(&mut self, frame: Vec<u8>, to: Option<usize>) {
+    /// Carries a packet over the wire between a card and the server, to where `arrival` says.
+    fn carry(&mut self, frame: Vec<u8>, arrival: fn(usize, Vec<u8>) -> Event, card: usize) {
         let rng = &mut self.wire;
-        if self.weather.partition() || rng.chance(self.weather.loss()) {
+        if self.weather.partition(card) || rng.chance(self.weather.loss()) {
             let now = self.agenda.now();
             self.trace
                 .note(now, || format!("     lost: {}", packet::describe(&frame)));
@@ -508,11 +509,7 @@ impl<'a> World<'a> {
             }
             let jitter = Micros::from(self.weather.jitter());
             let delay = 60 + rng.range(0, jitter);
-            let event = match to {
-                Some(card) => Event::ToMachine(card, frame),
-                None => Event::ToServer(frame),
-            };
-            self.agenda.after(delay, event);
+            self.agenda.after(delay, arrival(card, frame));
         }
     }
 
@@ -548,12 +545,23 @@ impl<'a> World<'a> {
         let now = self.now();
         match self.scenario.mode {
             Mode::Within => {
-                let quiet = self.origin.unwrap_or(0) + self.scenario.quiet_after();
-                let since = kernel.stuck_since().max(quiet.min(now));
-                if now - since > PATIENCE && now > quiet {
+                let origin = self.origin.unwrap_or(0);
+                // What was accepted needs nobody else. What has not begun may wait for memory that
+                // belongs to the pages of another.
+                let quiet = |swapper: usize| match kernel.swappers[swapper].ledger.oldest() {
+                    Some(accepted) => {
+                        let quiet = origin + self.scenario.quiet_after(Some(swapper));
+                        quiet.max(accepted.as_micros())
+                    }
+                    None => origin + self.scenario.quiet_after(None),
+                };
+                if let Some((swapper, since)) = kernel.stuck(quiet)
+                    && now.saturating_sub(since) > PATIENCE
+                {
                     self.findings.report("liveness", || {
                         let seconds = (now - since) / SECOND;
-                        format!("nothing moved for {seconds} s: {}", kernel.circle(now))
+                        let circle = kernel.circle(now);
+                        format!("nothing moved for {seconds} s in area {swapper}: {circle}")
                     });
                 }
             }

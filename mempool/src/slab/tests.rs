@@ -3,7 +3,7 @@ use alloc::vec::Vec;
 
 use super::*;
 use crate::testbed::{Machine, machine};
-use crate::{MemallocToken, ReserveBacking};
+use crate::{FRAME_SIZE, MemallocToken, ReserveBacking};
 use proptest::prelude::*;
 
 const SKB: usize = 2016;
@@ -155,8 +155,8 @@ fn sizes_that_cannot_work_are_refused() {
     let m = machine(16);
     let new = |size, order| <SizedCache<'_>>::new("x", &m.zone, size, order).unwrap_err();
     assert_eq!(new(1, 0), CacheError::ObjectTooSmall);
-    assert_eq!(new(2, 10), CacheError::ObjectTooSmall);
-    assert_eq!(new(4096, 0), CacheError::ObjectTooLarge);
+    assert_eq!(new(FRAME_SIZE / 2048, 10), CacheError::ObjectTooSmall);
+    assert_eq!(new(FRAME_SIZE, 0), CacheError::ObjectTooLarge);
 }
 
 proptest! {
@@ -254,7 +254,7 @@ fn m4_without_release_empty_reserve_slabs_stay_until_the_cache_is_shrunk_or_drop
         cache.ablate(Mechanism::SlabRelease);
         let (token, held) = exhausted(&m, &cache);
         let emergency = || -> Vec<_> {
-            (0..4)
+            (0..2 * objects_per_slab(SKB, 0))
                 .map(|_| cache.alloc(token.gfp(Gfp::ATOMIC)).unwrap())
                 .collect()
         };

@@ -55,6 +55,10 @@ impl Nic<'static> for Card {
         MTU
     }
 
+    fn rx_posted(&self) -> Option<usize> {
+        Some(self.posted.len())
+    }
+
     fn hardware_addr(&self) -> [u8; 6] {
         MAC
     }
@@ -100,6 +104,36 @@ fn send(device: &mut TestDevice, frame: &[u8]) -> bool {
     };
     tx.consume(frame.len(), |bytes| bytes.copy_from_slice(frame));
     true
+}
+
+#[test]
+fn n7_what_the_device_sends_asks_for_no_more_than_is_posted() {
+    const WINDOW: core::ops::Range<usize> = 48..50;
+    for ablated in [false, true] {
+        let (_m, mut device) = device([]);
+        #[cfg(feature = "ablation")]
+        if ablated {
+            device.ablate(Mechanism::PostedWindow);
+        }
+        let mut frame = request();
+        frame[46] = 5 << 4;
+        frame[WINDOW].copy_from_slice(&[0xff; 2]);
+        // Nothing is posted before the first poll.
+        assert!(send(&mut device, &frame));
+        assert_eq!(receive(&mut device), None);
+        assert!(send(&mut device, &frame));
+        let windows = device.nic().sending.iter();
+        let windows: Vec<_> = windows.map(|skb| skb.data()[WINDOW].to_vec()).collect();
+        let segments = |n: usize| (n * (MTU - 40)).min(0xffff) as u16;
+        let expected = match ablated && cfg!(feature = "ablation") {
+            false => [segments(1), segments(RX_RING)],
+            true => [0xffff; 2],
+        };
+        assert_eq!(
+            windows,
+            expected.map(|window| window.to_be_bytes().to_vec())
+        );
+    }
 }
 
 #[test]

@@ -24,8 +24,13 @@ use transmit::Outgoing;
 
 pub use control::CallError;
 
-/// A silent connection is given at most this many times the first RPC timeout.
-const BACKOFF_MAX: u32 = 8;
+/// A silent connection is given at most this many times the first RPC timeout: longer than a peer's TCP
+/// waits between two tries, which is a minute or two. A connection that is always dropped before the
+/// next try would begin every reply anew, and never end one.
+const BACKOFF_MAX: u32 = 64;
+
+/// A call that was lost alone, while others are answered, is given this many times the patience.
+const FORGOTTEN: u32 = 8;
 
 /// When a call is due that is never to be made.
 const END_OF_TIME: Instant = Instant::from_micros(u64::MAX);
@@ -38,7 +43,7 @@ pub struct ClientConfig {
     /// How long a request may take in all, reconnecting included: 30 s by default.
     pub deadline: Duration,
     /// How long a connection may be silent while a reply is due, before it is dropped; doubles
-    /// with every silence in a row, up to eight times: 2 s by default.
+    /// with every silence in a row, up to 64 times: 2 s by default.
     pub rpc_timeout: Duration,
     /// How long to wait after `NFS3ERR_JUKEBOX`: 100 ms by default.
     pub retry_delay: Duration,
@@ -479,7 +484,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             .min()?;
         let silent = oldest.max(self.heard) + self.patience;
         // A call may also be lost alone, while others are answered.
-        let forgotten = oldest + self.patience.saturating_mul(BACKOFF_MAX);
+        let forgotten = oldest + self.patience.saturating_mul(FORGOTTEN);
         Some(silent.min(forgotten))
     }
 }

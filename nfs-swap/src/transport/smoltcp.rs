@@ -25,6 +25,10 @@ use crate::ablation::{Ablation, Mechanism};
 /// again polls at once.
 const BLOCKED_RETRY: Duration = Duration::from_millis(1);
 
+/// How long the connection is quiet before the server is asked whether it is still there: it may have
+/// lost its power with nothing of ours on its way, and would never say so.
+const KEEP_ALIVE: Duration = Duration::from_secs(8);
+
 /// Where connections of the swap path are made known, so that their packets may use the reserve
 /// and are not dropped when memory is short (VMIO).
 ///
@@ -154,6 +158,10 @@ impl<'a, D: Device, V: VmioFlows> SmoltcpTcp<'a, D, V> {
             let _ = interface.routes_mut().add_default_ipv4_route(gateway);
         }
         let mut socket = tcp::Socket::new(tcp::SocketBuffer::new(rx), tcp::SocketBuffer::new(tx));
+        // Whether the server is still there, while it owes a reply or nothing at all.
+        socket.set_keep_alive(Some(smoltcp::time::Duration::from_micros(
+            KEEP_ALIVE.as_micros() as u64,
+        )));
         socket.set_nagle_enabled(false);
         socket.set_ack_delay(None);
         let mut sockets = SocketSet::new(sockets);

@@ -1,6 +1,8 @@
 use alloc::boxed::Box;
 use alloc::vec;
 
+use mempool::FRAME_SIZE;
+
 use super::*;
 use crate::{RamSpace, Slot};
 
@@ -16,7 +18,7 @@ fn ready<T>(poll: Poll<T>) -> T {
 
 #[test]
 fn s6_activation_nests_and_the_first_deactivation_does_not_disable_the_second() {
-    let (mut store, mut map) = (vec![0; 8 * 4096], [0; 1]);
+    let (mut store, mut map) = (vec![0; 8 * FRAME_SIZE], [0; 1]);
     let mut area = Area::new(RamSpace::new(&mut store), &mut map);
     let now = Instant::ZERO;
 
@@ -40,7 +42,7 @@ fn s6_activation_nests_and_the_first_deactivation_does_not_disable_the_second() 
 
 #[test]
 fn s6_a_second_activation_keeps_the_slots_that_are_taken() {
-    let (mut store, mut map) = (vec![0; 8 * 4096], [0; 1]);
+    let (mut store, mut map) = (vec![0; 8 * FRAME_SIZE], [0; 1]);
     let mut area = Area::new(RamSpace::new(&mut store), &mut map);
     ready(area.activate(Instant::ZERO)).unwrap();
     let first = area.alloc(1).unwrap();
@@ -50,7 +52,7 @@ fn s6_a_second_activation_keeps_the_slots_that_are_taken() {
 
 #[test]
 fn s6_a_map_that_is_too_small_is_refused_by_name_and_leaves_the_space_inactive() {
-    let (mut store, mut map) = (vec![0; 65 * 4096], [0; 2]);
+    let (mut store, mut map) = (vec![0; 65 * FRAME_SIZE], [0; 2]);
     let mut area = Area::new(RamSpace::new(&mut store), &mut map);
     assert_eq!(
         ready(area.activate(Instant::ZERO)),
@@ -65,7 +67,7 @@ fn s6_a_map_that_is_too_small_is_refused_by_name_and_leaves_the_space_inactive()
 
 #[test]
 fn s6_pages_that_are_not_frames_are_refused() {
-    let (mut store, mut map) = (vec![0; 8 * 4096], [0; 1]);
+    let (mut store, mut map) = (vec![0; 8 * FRAME_SIZE], [0; 1]);
     let space = RamSpace::new(&mut store).with_page_size(512);
     let mut area = Area::new(space, &mut map);
     assert_eq!(
@@ -76,7 +78,7 @@ fn s6_pages_that_are_not_frames_are_refused() {
 
 #[test]
 fn a_retired_slot_is_not_in_use_and_not_free() {
-    let (mut store, mut map) = (vec![0; 2 * 4096], [0; 1]);
+    let (mut store, mut map) = (vec![0; 2 * FRAME_SIZE], [0; 1]);
     let mut area = Area::new(RamSpace::new(&mut store), &mut map);
     ready(area.activate(Instant::ZERO)).unwrap();
     let bad = area.alloc(1).unwrap().next().unwrap();
@@ -123,7 +125,7 @@ impl AddressSpace<Page> for Slow<'_> {
 
 #[test]
 fn s6_an_activation_that_has_only_begun_can_be_given_up() {
-    let (mut store, mut map) = (vec![0; 8 * 4096], [0; 1]);
+    let (mut store, mut map) = (vec![0; 8 * FRAME_SIZE], [0; 1]);
     let slow = Slow {
         ram: RamSpace::new(&mut store),
         activating: false,
@@ -139,7 +141,7 @@ fn s6_an_activation_that_has_only_begun_can_be_given_up() {
 #[cfg(feature = "ablation")]
 #[test]
 fn s6_without_a_look_at_its_slots_an_area_goes_from_under_its_pages() {
-    let (mut store, mut map) = (vec![0; 8 * 4096], [0; 1]);
+    let (mut store, mut map) = (vec![0; 8 * FRAME_SIZE], [0; 1]);
     let mut area = Area::new(RamSpace::new(&mut store), &mut map);
     area.ablate(Mechanism::SlotsInUse);
     ready(area.activate(Instant::ZERO)).unwrap();

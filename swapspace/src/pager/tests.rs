@@ -3,7 +3,7 @@ mod model;
 
 use alloc::vec::Vec;
 
-use mempool::{Gfp, ReserveBacking};
+use mempool::{FRAME_SIZE, Gfp, ReserveBacking};
 
 use self::bed::{Bed, Client, CopyTable, MARKS, Shape};
 use super::*;
@@ -211,7 +211,7 @@ fn s1_a_refused_page_out_has_changed_nothing() {
     assert_eq!(bed.pager.area().stats().used, 0);
     // Every page can still be written without a fault.
     for page in 0..pages {
-        let bytes = [0xcc; 4096];
+        let bytes = [0xcc; FRAME_SIZE];
         assert!(CopyTable::store(&mut bed.pager, Page(page), &bytes));
     }
     drop(hog);
@@ -305,7 +305,11 @@ fn s3_a_page_written_to_while_it_is_being_written_stays_dirty() {
     let victim = bed.start_writeback().0;
     // A read goes through; a write faults and makes the page dirty again.
     assert_eq!(bed.read(victim), victim as u8);
-    assert!(!CopyTable::store(&mut bed.pager, Page(victim), &[0; 4096]));
+    assert!(!CopyTable::store(
+        &mut bed.pager,
+        Page(victim),
+        &[0; FRAME_SIZE]
+    ));
     bed.write(victim, 0xee);
 
     bed.script.borrow_mut().held = false;
@@ -441,7 +445,7 @@ fn full_area(stray_writes: usize) -> Bed<CopyTable> {
             assert!(matches!(bed.event(), Some(PagerEvent::Failed { .. })));
             break;
         }
-        let bytes = [page as u8; 4096];
+        let bytes = [page as u8; FRAME_SIZE];
         assert!(CopyTable::store(&mut bed.pager, Page(page), &bytes));
     }
     assert_eq!(bed.pager.area().stats().free, 0);

@@ -2,7 +2,9 @@
 
 use core::fmt::Write;
 use std::fs;
+use std::path::Path;
 
+use mempool::FRAME_SIZE;
 use simulator::{Configuration, run_workers};
 
 use crate::args::Command;
@@ -12,73 +14,138 @@ const SEEDS: u64 = 60;
 
 pub(crate) fn budgets(command: &Command) -> Result<bool, String> {
     let seeds = command.seeds.unwrap_or(SEEDS);
-    let all: Vec<usize> = (0..Configuration::ALL.len()).collect();
     if command.jobs == Some(1) {
-        for word in &command.words {
-            let number: usize = word
-                .parse()
-                .map_err(|_| format!("no configuration '{word}'"))?;
-            let configuration = Configuration::ALL.get(number);
-            let configuration = configuration.ok_or(format!("no configuration {number}"))?;
-            let found = configuration.measure(seeds);
-            let fails = match found.fails {
-                Some((seed, rule)) => format!("seed {seed}: {rule}"),
-                None => "nothing fails".into(),
-            };
-            println!(
-                "{number}\t{}\t{}\t{:.2}\t{fails}",
-                found.computed,
-                found.needed,
-                found.ratio()
-            );
-        }
-        return Ok(true);
+        return one_by_one(&command.words, seeds);
     }
     let workers = command.workers() as usize;
     let arguments = (0..workers).map(|worker| {
-        let mut arguments: Vec<String> =
-            ["budgets", "--jobs", "1", "--seeds"].map(Into::into).into();
-        arguments.push(seeds.to_string());
-        arguments.extend(
-            all.iter()
-                .skip(worker)
-                .step_by(workers)
-                .map(usize::to_string),
-        );
-        arguments
+        let seeds = seeds.to_string();
+        let own = (0..Configuration::ALL.len())
+            .skip(worker)
+            .step_by(workers)
+            .map(|number| number.to_string());
+        let arguments = ["budgets", "--jobs", "1", "--seeds", &seeds].map(String::from);
+        arguments.into_iter().chain(own).collect()
     });
-    let mut lines = Vec::new();
-    run_workers(arguments.collect(), |line| lines.push(line.to_string()))
+    let mut rows = Vec::new();
+    run_workers(arguments.collect(), |line| rows.push(Row::parse(line)))
         .map_err(|error| error.to_string())?;
-    lines.sort_by_key(|line| {
-        line.split('\t')
-            .next()
-            .and_then(|n| n.parse::<usize>().ok())
-    });
-
-    let mut table = String::from(
-        "| machine | computed | needed | ratio | with less |\n|---|---|---|---|---|\n",
-    );
-    for line in &lines {
-        let columns: Vec<&str> = line.split('\t').collect();
-        let [number, computed, needed, ratio, fails] = columns.as_slice() else {
-            return Err(format!("a worker said '{line}'"));
-        };
-        let configuration = number
-            .parse()
-            .ok()
-            .and_then(|n: usize| Configuration::ALL.get(n));
-        let configuration = configuration.ok_or("a worker named no configuration")?;
-        println!(
-            "{configuration}: {computed} frames computed, {needed} needed, ratio {ratio} ({fails})"
-        );
-        let _ = writeln!(
-            table,
-            "| {configuration} | {computed} | {needed} | {ratio} | {fails} |"
-        );
+    let mut rows = rows.into_iter().collect::<Result<Vec<_>, _>>()?;
+    rows.sort_by_key(|row| row.number);
+    for row in &rows {
+        println!("{row}");
     }
     if let Some(path) = &command.table {
-        fs::write(path, table).map_err(|error| format!("{}: {error}", path.display()))?;
+        replace(path, &table(&rows))?;
     }
-    Ok(lines.len() == all.len())
+    let short: Vec<_> = rows
+        .iter()
+        .filter(|row| row.needed > row.computed)
+        .collect();
+    for row in &short {
+        println!("{row}: the computed reserve does not suffice");
+    }
+    Ok(short.is_empty() && rows.len() == Configuration::ALL.len())
+}
+
+/// A worker's share: the configurations of these numbers.
+fn one_by_one(numbers: &[String], seeds: u64) -> Result<bool, String> {
+    for word in numbers {
+        let number = word.parse().ok();
+        let known = number.and_then(|number: usize| Configuration::ALL.get(number));
+        let found = known
+            .ok_or(format!("no configuration '{word}'"))?
+            .measure(seeds);
+        let fails = match found.fails {
+            Some((seed, rule)) => format!("seed {seed}: {rule}"),
+            None => "nothing fails".into(),
+        };
+        let (computed, needed, ratio) = (found.computed, found.needed, found.ratio());
+        println!("{word}\t{computed}\t{needed}\t{ratio:.2}\t{fails}");
+    }
+    Ok(true)
+}
+
+/// What a worker said of one configuration.
+struct Row {
+    number: usize,
+    configuration: &'static Configuration,
+    computed: usize,
+    needed: usize,
+    ratio: String,
+    fails: String,
+}
+
+impl Row {
+    fn parse(line: &str) -> Result<Row, String> {
+        let wrong = || format!("a worker said '{line}'");
+        let columns: Vec<&str> = line.split('\t').collect();
+        let [number, computed, needed, ratio, fails] = columns.as_slice() else {
+            return Err(wrong());
+        };
+        let count = |word: &str| word.parse().map_err(|_| wrong());
+        let number = count(number)?;
+        Ok(Row {
+            number,
+            configuration: Configuration::ALL.get(number).ok_or_else(wrong)?,
+            computed: count(computed)?,
+            needed: count(needed)?,
+            ratio: (*ratio).into(),
+            fails: (*fails).into(),
+        })
+    }
+}
+
+impl core::fmt::Display for Row {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "{}, {}: {} frames computed, {} needed, ratio {} ({})",
+            self.configuration,
+            self.configuration.promise,
+            self.computed,
+            self.needed,
+            self.ratio,
+            self.fails
+        )
+    }
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut table = String::from(
+        "| machine | promise | computed | needed | ratio | with one slab less |\n\
+         |---|---|---|---|---|---|\n",
+    );
+    for row in rows {
+        let _ = writeln!(
+            table,
+            "| {} | {} | {} | {} | {} | {} |",
+            row.configuration,
+            row.configuration.promise,
+            row.computed,
+            row.needed,
+            row.ratio,
+            row.fails
+        );
+    }
+    table
+}
+
+/// Puts the table where the file has the last one of the same frames.
+fn replace(path: &Path, table: &str) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    let text = fs::read_to_string(path).map_err(failed)?;
+    let begin = format!("<!-- frames of {FRAME_SIZE} bytes -->\n");
+    let place = text.split_once(&begin).and_then(|(before, rest)| {
+        let (_, after) = rest.split_once("<!-- end -->")?;
+        Some((before, after))
+    });
+    let (before, after) = place.ok_or_else(|| {
+        let begin = begin.trim_end();
+        format!(
+            "{}: no place for the table: '{begin}' and '<!-- end -->'",
+            path.display()
+        )
+    })?;
+    fs::write(path, format!("{before}{begin}{table}<!-- end -->{after}")).map_err(failed)
 }

@@ -159,6 +159,10 @@ impl<'m> Nic<'m> for Card<'m> {
         1500
     }
 
+    fn rx_posted(&self) -> Option<usize> {
+        Some(self.rx.len())
+    }
+
     fn hardware_addr(&self) -> [u8; 6] {
         self.hardware
     }

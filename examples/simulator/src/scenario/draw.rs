@@ -182,6 +182,7 @@ fn kind(rng: &mut Rng, mode: Mode, which: u64) -> FaultKind {
         1 => FaultKind::Duplicate(rng.range(1, 500) as u16),
         2 => FaultKind::Corrupt(rng.range(1, 200) as u16),
         3 => FaultKind::Jitter(rng.range(1, 50_000) as u32),
+        4 if rng.chance(300) => FaultKind::Away(0),
         4 => FaultKind::Partition,
         5 => FaultKind::Flood(traffic(rng), rng.range(2, 200) as u32),
         6 => FaultKind::Stall,

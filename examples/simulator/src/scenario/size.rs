@@ -13,8 +13,8 @@ const WORKING_MINIMUM: usize = 24;
 
 /// How much of everything.
 pub(crate) struct Sizes {
-    pub(crate) rx: Budget,
-    pub(crate) tx: Budget,
+    /// Frames behind the reserves of each swapper: the receive side asks for all of them.
+    pub(crate) reserve: Budget,
     /// Frames of the zone of pages, and of that of packets if there is one.
     pub(crate) pages: usize,
     pub(crate) packets: usize,
@@ -40,11 +40,6 @@ impl Machine {
 }
 
 impl Sizes {
-    /// Frames behind the transmit reserve.
-    pub(crate) fn transmit(machine: &Machine) -> Budget {
-        reserve(machine)[1]
-    }
-
     pub(crate) fn of(scenario: &Scenario) -> Sizes {
         let Machine {
             rings,
@@ -54,18 +49,20 @@ impl Sizes {
             ..
         } = scenario.machine;
         let (size, order) = scenario.machine.skb();
-        let [rx, tx] = reserve(&scenario.machine);
+        let each = reserve(&scenario.machine);
+        // An area whose program is over gives pages up below `low`, so that others get memory.
+        let low = min + min.div_ceil(4).max(1);
         let marks = Watermarks {
             min,
-            low: min + min.div_ceil(4),
-            high: min + min.div_ceil(2) + 1,
+            low,
+            high: low.max(min + min.div_ceil(2)) + 1,
         };
         let raises = scenario.script.iter().map(|fault| match fault.kind {
             FaultKind::Raise(packets) => packets.into(),
             _ => 0,
         });
         let raise = Budget::objects(raises.max().unwrap_or(0), size, order).frames();
-        let reserve = swappers * (rx.frames() + tx.frames()) + raise;
+        let reserve = swappers * each.frames() + raise;
         // Ordinary memory comes first: the rings hold as much of it while there is any.
         let in_rings =
             swappers * Budget::objects(rings[0] + rings[1] + 4 + OTHER_STACK, size, order).frames();
@@ -91,8 +88,7 @@ impl Sizes {
             _ => own + CLUSTER_FRAMES,
         };
         Sizes {
-            rx,
-            tx,
+            reserve: each,
             pages,
             packets,
             marks,
@@ -101,15 +97,11 @@ impl Sizes {
     }
 }
 
-/// Frames behind the receive and behind the transmit reserve of one swapper.
-fn reserve(machine: &Machine) -> [Budget; 2] {
+/// Frames behind the reserves of one swapper.
+fn reserve(machine: &Machine) -> Budget {
     let (size, order) = machine.skb();
     match machine.guaranteed {
-        // Both kinds of packets share the slabs that the receive side asks for.
-        [0, _] | [_, 0] => [netreserve::min_budget(size, order), Budget::ZERO],
-        [rx, tx] => [
-            netreserve::rx_budget(rx, size, order),
-            netreserve::tx_budget(tx, size, order),
-        ],
+        [0, _] | [_, 0] => netreserve::min_budget(size, order),
+        [rx, tx] => netreserve::budget(rx, tx, size, order),
     }
 }

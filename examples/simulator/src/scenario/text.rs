@@ -75,6 +75,7 @@ impl fmt::Display for FaultKind {
             FaultKind::Corrupt(n) => write!(f, "corrupt {n}"),
             FaultKind::Jitter(n) => write!(f, "jitter {n}"),
             FaultKind::Partition => write!(f, "partition"),
+            FaultKind::Away(n) => write!(f, "away {n}"),
             FaultKind::Flood(traffic, gap) => {
                 write!(f, "flood {} {gap}", name_of(&TRAFFIC, traffic))
             }
@@ -245,6 +246,7 @@ impl<'a> Words<'a> {
             "corrupt" => FaultKind::Corrupt(self.number()?),
             "jitter" => FaultKind::Jitter(self.number()?),
             "partition" => FaultKind::Partition,
+            "away" => FaultKind::Away(self.number()?),
             "flood" => {
                 let traffic = self.one_of(&TRAFFIC)?;
                 FaultKind::Flood(traffic, self.number()?)

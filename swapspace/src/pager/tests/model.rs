@@ -4,7 +4,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use mempool::Gfp;
+use mempool::{FRAME_SIZE, Gfp};
 use proptest::prelude::*;
 
 use super::bed::{Bed, Client, CopyTable, Shape};
@@ -97,7 +97,7 @@ impl<T: Client> World<T> {
                 }
             },
             Want::Write(byte) => {
-                let stored = T::store(pager, Page(page), &[byte; 4096]);
+                let stored = T::store(pager, Page(page), &[byte; FRAME_SIZE]);
                 if stored {
                     self.model[page as usize] = byte;
                 }

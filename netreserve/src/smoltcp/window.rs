@@ -1,0 +1,85 @@
+//! The window follows the buffers.
+//!
+//! A peer sends what the window allows. If that is more than the card has buffers for, the rest of
+//! every burst is lost, and TCP sends it again a piece at a time, after a second, two, four, eight:
+//! when memory is short and few buffers are posted, that is when nobody can wait. So whatever leaves
+//! says that there is room for as many segments as buffers are posted now, and for one at least: the
+//! connection goes on in small steps, without a loss. (A window that shrinks is unusual but lawful, RFC
+//! 9293 section 3.8.6: the sender must cope.)
+
+use ::smoltcp::wire::{
+    EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, TcpOption, TcpPacket,
+};
+
+/// Bytes of the headers in front of a segment: those of TCP over IPv4 without options.
+const HEADERS: usize = 40;
+
+/// What is known of the windows that the swap stack advertises.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    /// By how many bits the stack shifts its windows, as its last SYN said.
+    scale: u8,
+}
+
+impl Window {
+    /// Lowers the window of a finished frame to what `posted` buffers hold of segments of packets of
+    /// `mtu` bytes. The checksum is made new if it is the stack's business.
+    pub(super) fn clamp(&mut self, frame: &mut [u8], posted: usize, mtu: usize, checksum: bool) {
+        let _ = self.try_clamp(frame, posted, mtu, checksum);
+    }
+
+    /// `None` for what is no TCP over IPv4.
+    fn try_clamp(
+        &mut self,
+        frame: &mut [u8],
+        posted: usize,
+        mtu: usize,
+        checksum: bool,
+    ) -> Option<()> {
+        let mut ethernet = EthernetFrame::new_checked(frame).ok()?;
+        if ethernet.ethertype() != EthernetProtocol::Ipv4 {
+            return None;
+        }
+        let mut ip = Ipv4Packet::new_checked(ethernet.payload_mut()).ok()?;
+        let (source, destination) = (ip.src_addr().into(), ip.dst_addr().into());
+        let fragment = ip.more_frags() || ip.frag_offset() > 0;
+        if fragment || ip.next_header() != IpProtocol::Tcp {
+            return None;
+        }
+        let segment = ip.payload_mut();
+        let head = TcpPacket::new_checked(&*segment).ok()?;
+        // The window of a SYN is never scaled (RFC 7323 section 2.2).
+        let scale = if head.syn() {
+            self.scale = window_scale(head.options()).unwrap_or(0);
+            0
+        } else {
+            self.scale
+        };
+        let mut tcp = TcpPacket::new_unchecked(segment);
+        let room = posted.max(1).saturating_mul(mtu.saturating_sub(HEADERS));
+        // Rounded up: no window at all would stop the connection.
+        let most = (room >> scale).max(1);
+        if usize::from(tcp.window_len()) > most {
+            tcp.set_window_len(most as u16);
+            if checksum {
+                tcp.fill_checksum(&source, &destination);
+            }
+        }
+        Some(())
+    }
+}
+
+fn window_scale(mut options: &[u8]) -> Option<u8> {
+    while !options.is_empty() {
+        let (rest, option) = TcpOption::parse(options).ok()?;
+        match option {
+            TcpOption::WindowScale(scale) => return Some(scale.min(14)),
+            TcpOption::EndOfList => return None,
+            _ => options = rest,
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;
