@@ -796,6 +796,26 @@ fn silence_breaks_the_connection_and_patience_doubles() {
 }
 
 #[test]
+fn patience_outlasts_the_longest_pause_of_a_peer_s_tcp() {
+    let mut pair = Pair::with(ClientConfig {
+        deadline: Duration::from_secs(3600),
+        ..ClientConfig::default()
+    });
+    pair.read(0, 1);
+    pair.sent();
+    let mut last = Duration::ZERO;
+    for _ in 0..10 {
+        let end = pair.client.poll_timeout().unwrap();
+        last = end.since(pair.now);
+        pair.pass(last);
+        assert!(pair.client.needs_reset());
+        pair.client.reset_connection(pair.now);
+        pair.sent();
+    }
+    assert_eq!(last, Duration::from_secs(128));
+}
+
+#[test]
 fn a_server_that_trickles_is_not_silent() {
     let mut pair = Pair::new();
     pair.read(0, 1);

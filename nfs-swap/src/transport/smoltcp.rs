@@ -348,3 +348,6 @@ impl<D: Device, V: VmioFlows> fmt::Debug for SmoltcpTcp<'_, D, V> {
 fn timestamp(now: Instant) -> smoltcp::time::Instant {
     smoltcp::time::Instant::from_micros(i64::try_from(now.as_micros()).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests;
