@@ -134,8 +134,7 @@ impl Setup {
     /// Frames of the reserve as the crates compute it.
     #[must_use]
     pub const fn computed(&self) -> usize {
-        let [rx, tx] = build::budgets(self.smallest, self.rings);
-        rx.frames() + tx.frames()
+        build::budget(self.smallest, self.rings).frames()
     }
 }
 

@@ -24,17 +24,7 @@ const TCP: u8 = 6;
 /// A packet, small or of whole length.
 pub(crate) fn packet(rng: &mut Rng, traffic: Traffic, target: &Target, mtu: usize) -> Vec<u8> {
     let traffic = match traffic {
-        Traffic::Mixed => rng.pick(&[
-            Traffic::Udp,
-            Traffic::Udp,
-            Traffic::Tcp,
-            Traffic::Unbound,
-            Traffic::Fragments,
-            Traffic::Arp,
-            Traffic::LookAlike,
-            Traffic::Icmp,
-            Traffic::Noise,
-        ]),
+        Traffic::Mixed => Traffic::draw_kind(rng),
         traffic => traffic,
     };
     let len = match rng.below(3) {

@@ -2,23 +2,26 @@
 //! promise after every step.
 
 mod check;
+mod life;
+mod raise;
+mod serve;
 mod task;
 
-use core::task::Poll;
 use core::time::Duration;
 
-use mempool::{Budget, Frame, MemallocToken, ReserveNode, Zone};
+use mempool::{Frame, MemallocToken, ReserveNode, Zone};
 use netreserve::{FlowTable, Ingress, Reserved, SkbPool, SocketId, SocketTable};
+use nfs_swap::SwapFile;
 use nfs_swap::transport::smoltcp::SmoltcpTcp;
-use nfs_swap::{SwapFile, SwapFileError};
-use swapspace::{ActivateError, DeactivateError, ErrorKind, Instant, Page, Pager, PagerEvent};
+use swapspace::{Instant, Pager};
 
-use self::task::{Step, Task, is_accessible};
+pub(crate) use self::life::Phase;
+use self::task::Task;
 use crate::guard::Guard;
 use crate::memory::{Drivers, PacketCache, Truth, Watched};
 use crate::mmu::Mmu;
 use crate::nic::{Card, SharedPort};
-use crate::scenario::{File, Machine, Micros, Mode, Program, SECOND};
+use crate::scenario::{Machine, Micros, Mode, Program};
 use crate::stack::{Layer, SharedLedger, Tap};
 use crate::trace::Trace;
 use crate::verdict::{Counts, Findings};
@@ -31,9 +34,6 @@ const RETRY: Micros = 1_000;
 
 /// So often in a row nobody has a reason to be called again at once.
 const SPINS: u32 = 500;
-
-/// How long an administrator waits before the next try to activate.
-const ADMINISTRATOR: Micros = SECOND;
 
 pub(crate) type Device<'m> = Guard<Reserved<'m, Card<'m>>>;
 pub(crate) type Link<'s, 'm> = Tap<SmoltcpTcp<'s, Device<'m>, &'m FlowTable<'m>>>;
@@ -62,21 +62,6 @@ pub(crate) struct Swapper<'s, 'm, M> {
     pub(crate) failed_allocations: u64,
     /// Somebody cut the file.
     pub(crate) cut: bool,
-}
-
-/// Where a swapper is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// Being activated, not before the given time.
-    Activating { not_before: Micros },
-    /// In use, with as many activations as are to be undone.
-    Active { activations: u32 },
-    /// Its pages are being given up.
-    ShuttingDown { activations: u32 },
-    /// Being deactivated.
-    Deactivating { activations: u32 },
-    /// Put away; whether as intended.
-    Over { clean: bool },
 }
 
 /// What all swappers share.
@@ -156,7 +141,7 @@ impl<'s, 'm, M: Mmu> Kernel<'s, 'm, M> {
             self.runnable
                 .extend((0..self.tasks.len()).map(|task| (task, now)));
         }
-        self.lower(now);
+        self.lower();
         self.parts.interrupts.release_one();
         self.check(now);
         next
@@ -185,11 +170,6 @@ impl<'s, 'm, M: Mmu> Kernel<'s, 'm, M> {
         self.started
     }
 
-    /// A swapper got on.
-    fn got_on(&mut self, swapper: usize, now: Micros) {
-        self.swappers[swapper].progress = now;
-    }
-
     /// Since when nothing has moved anywhere.
     pub(crate) fn still_since(&self) -> Micros {
         let progress = self.swappers.iter().map(|swapper| swapper.progress);
@@ -211,58 +191,6 @@ impl<'s, 'm, M: Mmu> Kernel<'s, 'm, M> {
         let busy = (0..self.swappers.len()).filter(busy);
         let since = busy.map(|number| (number, self.swappers[number].progress.max(quiet(number))));
         since.min_by_key(|(_, since)| *since)
-    }
-
-    /// The program is over: gives up all pages and lets go of the swap files.
-    pub(crate) fn wind_up(&mut self, now: Micros) {
-        for task in &mut self.tasks {
-            task.end();
-        }
-        for swapper in &mut self.swappers {
-            swapper.progress = now;
-            swapper.phase = match swapper.phase {
-                Phase::Over { .. } => continue,
-                Phase::Activating { .. } => Phase::Deactivating { activations: 1 },
-                Phase::Active { activations } => Phase::ShuttingDown { activations },
-                phase => phase,
-            };
-        }
-    }
-
-    /// Raises the limit of the first transmit reserve (N4: the reserve grows first, or it fails).
-    pub(crate) fn raise(&mut self, packets: usize) {
-        if self.raised.is_none() && self.limit_transmit(packets) {
-            self.raised = Some(packets);
-        }
-    }
-
-    /// The raise is over.
-    pub(crate) fn end_raise(&mut self) {
-        if self.raised.is_some() {
-            self.raised = Some(0);
-        }
-    }
-
-    fn lower(&mut self, _: Micros) {
-        // While more is in use than the old limit allows, it is tried again.
-        if self.raised == Some(0) && self.limit_transmit(0) {
-            self.raised = None;
-        }
-    }
-
-    fn limit_transmit(&mut self, more: usize) -> bool {
-        let (size, order) = self.parts.machine.skb();
-        let frames = Budget::objects(more, size, order).frames();
-        let limit = self.parts.machine.limits()[1] + more * size;
-        let node = self.swappers[0].nodes[1];
-        let before = (node.limit(), node.pages());
-        let done = node.set_limit(limit, frames).is_ok();
-        let after = (node.limit(), node.pages());
-        let expected = if done { (limit, frames) } else { before };
-        self.parts.findings.check(after == expected, "M5", || {
-            format!("a change of limit ended with {after:?} in place of {expected:?}")
-        });
-        done
     }
 
     fn run_swapper(&mut self, number: usize, now: Micros, trace: &mut Trace) -> Option<Micros> {
@@ -317,238 +245,9 @@ impl<'s, 'm, M: Mmu> Kernel<'s, 'm, M> {
         result
     }
 
-    fn activate(&mut self, number: usize, now: Micros, trace: &mut Trace) {
-        let result = self.on_swap_path(|kernel| {
-            let pager = &mut kernel.swappers[number].pager;
-            pager.area_mut().activate(time(now))
-        });
-        let (file, nested) = (self.parts.machine.file, self.parts.machine.nested);
-        let bad = matches!(file, File::Short | File::Holes);
-        let phase = match result {
-            Poll::Pending => return,
-            Poll::Ready(Ok(_)) => {
-                self.parts.findings.check(!bad, "S6", || {
-                    format!("a swap file that is {file:?} was accepted")
-                });
-                trace.note(now, || format!("swap area {number} is active"));
-                if nested && self.activate_again(number, now) {
-                    Phase::Active { activations: 2 }
-                } else {
-                    Phase::Active { activations: 1 }
-                }
-            }
-            Poll::Ready(Err(ActivateError::Space(error))) => {
-                trace.note(now, || format!("swap area {number} is refused: {error}"));
-                let named = matches!(
-                    error,
-                    SwapFileError::TooSmall { .. } | SwapFileError::Holes { .. }
-                );
-                if bad && named {
-                    Phase::Over { clean: true }
-                } else {
-                    let not_before = now + ADMINISTRATOR;
-                    Phase::Activating { not_before }
-                }
-            }
-            Poll::Ready(Err(error)) => {
-                self.parts.findings.report("S6", || {
-                    format!("an activation failed for a reason of the machine's own: {error}")
-                });
-                Phase::Over { clean: false }
-            }
-        };
-        self.swappers[number].phase = phase;
-    }
-
-    /// An area that is active says so at once.
-    fn activate_again(&mut self, number: usize, now: Micros) -> bool {
-        let area = self.swappers[number].pager.area_mut();
-        let again = matches!(area.activate(time(now)), Poll::Ready(Ok(_)));
-        self.parts.findings.check(again, "S6", || {
-            "an active area cannot be activated a second time".into()
-        });
-        again
-    }
-
-    /// Somebody is done with one of two activations, while the other is in use; or tries to take away
-    /// an area that pages are in.
-    pub(crate) fn undo_one_activation(&mut self, now: Micros) {
-        for swapper in &mut self.swappers {
-            let Phase::Active { activations } = swapper.phase else {
-                continue;
-            };
-            let used = swapper.pager.area().stats().used;
-            if activations == 1 && used == 0 {
-                continue;
-            }
-            let area = swapper.pager.area_mut();
-            let result = area.deactivate(time(now));
-            let active = area.geometry().is_some();
-            let right = match activations {
-                1 => matches!(result, Poll::Ready(Err(DeactivateError::InUse { .. }))),
-                _ => matches!(result, Poll::Ready(Ok(()))),
-            };
-            self.parts.findings.check(right && active, "S6", || {
-                format!(
-                    "one of {activations} activations was undone while {used} slots hold pages: \
-                     {result:?}, active {active}"
-                )
-            });
-            swapper.phase = Phase::Active { activations: 1 };
-        }
-    }
-
-    fn serve(&mut self, number: usize, now: Micros, trace: &mut Trace) {
-        loop {
-            let event = self.on_swap_path(|kernel| kernel.swappers[number].pager.poll(time(now)));
-            let Some(event) = event else {
-                return;
-            };
-            let (page, failed) = match event {
-                PagerEvent::Mapped { page, waited, .. } => {
-                    trace.note(now, || {
-                        format!("page {} is mapped after {waited:?}", page.0)
-                    });
-                    (page, None)
-                }
-                PagerEvent::Failed { page, kind } => {
-                    trace.note(now, || {
-                        format!("the fault on page {} failed: {kind:?}", page.0)
-                    });
-                    self.judge_failure(page.0, kind);
-                    (page, Some(kind))
-                }
-            };
-            self.got_on(number, now);
-            if failed.is_none() {
-                self.judge_mapping(number, page);
-            }
-            for task in 0..self.tasks.len() {
-                if self.tasks[task].swapper == number && self.tasks[task].waits_for(page) {
-                    self.wake(task, failed, now, trace);
-                }
-            }
-        }
-    }
-
-    /// A page that is said to be mapped is mapped as every fault on it asked for.
-    fn judge_mapping(&mut self, number: usize, page: Page) {
-        let pager = &mut self.swappers[number].pager;
-        for task in self.tasks.iter().filter(|task| task.swapper == number) {
-            let asked = task.waiting().filter(|(waited, ..)| *waited == page);
-            if let Some((_, access, _)) = asked {
-                let mapped = is_accessible(pager, page, access);
-                self.parts.findings.check(mapped, "pager", || {
-                    format!(
-                        "page {} was mapped, and not for the {access:?} asked for",
-                        page.0
-                    )
-                });
-            }
-        }
-    }
-
-    fn wake(&mut self, task: usize, failed: Option<ErrorKind>, now: Micros, trace: &mut Trace) {
-        let step = match failed {
-            None => self.step(task, now, trace),
-            Some(_) => {
-                self.tasks[task].give_up();
-                Step::After(100)
-            }
-        };
-        self.schedule(task, step, now);
-    }
-
-    /// A task goes on.
-    pub(crate) fn run_task(&mut self, task: usize, now: Micros, trace: &mut Trace) {
-        let step = self.step(task, now, trace);
-        self.schedule(task, step, now);
-        self.check(now);
-    }
-
-    fn schedule(&mut self, task: usize, step: Step, now: Micros) {
-        let swapper = self.tasks[task].swapper;
-        match step {
-            Step::After(delay) => {
-                self.got_on(swapper, now);
-                self.runnable.push((task, now + delay));
-            }
-            Step::Again(delay) => self.runnable.push((task, now + delay)),
-            Step::Blocked => {}
-            Step::Done => self.got_on(swapper, now),
-        }
-    }
-
-    /// Within the budget a fault fails only if the server said so, or the page was discarded.
-    fn judge_failure(&mut self, page: u32, kind: ErrorKind) {
-        if kind == ErrorKind::Cancelled {
-            return;
-        }
-        self.counts.failed += 1;
-        let allowed = matches!(
-            kind,
-            ErrorKind::Io | ErrorKind::NoSpace | ErrorKind::ReadOnly | ErrorKind::Denied
-        );
-        self.parts
-            .findings
-            .check(allowed || self.parts.mode == Mode::Beyond, "S4", || {
-                format!("the fault on page {page} failed within the budget: {kind:?}")
-            });
-    }
-
-    fn shut_down(&mut self, number: usize, activations: u32, now: Micros) {
-        let done = self.on_swap_path(|kernel| {
-            let pager = &mut kernel.swappers[number].pager;
-            pager.shutdown(time(now)).is_ready()
-        });
-        if done {
-            let swapper = &mut self.swappers[number];
-            swapper.progress = now;
-            let used = swapper.pager.area().stats().used;
-            self.parts.findings.check(used == 0, "S1", || {
-                format!("{used} slots are in use though no page is")
-            });
-            swapper.phase = Phase::Deactivating { activations };
-        }
-    }
-
-    fn deactivate(&mut self, number: usize, activations: u32, now: Micros, trace: &mut Trace) {
-        let result = self.on_swap_path(|kernel| {
-            let pager = &mut kernel.swappers[number].pager;
-            // Completions may still be due: an activation that is given up has none.
-            pager.area_mut().deactivate(time(now))
-        });
-        let clean = match result {
-            Poll::Pending => return,
-            Poll::Ready(Ok(()) | Err(DeactivateError::Inactive)) => true,
-            Poll::Ready(Err(error)) => {
-                trace.note(now, || {
-                    format!("swap area {number} could not be put away: {error}")
-                });
-                let space = matches!(error, DeactivateError::Space(_));
-                self.parts.findings.check(space, "S6", || {
-                    format!("deactivation failed for a reason of the machine's own: {error}")
-                });
-                false
-            }
-        };
-        self.got_on(number, now);
-        self.swappers[number].phase = match activations {
-            // Each activation is undone by itself.
-            2.. => Phase::Deactivating {
-                activations: activations - 1,
-            },
-            _ => Phase::Over { clean },
-        };
-        if activations > 1 {
-            self.deactivate(number, activations - 1, now, trace);
-        }
-    }
-}
-
-impl Phase {
-    const fn is_in_use(self) -> bool {
-        matches!(self, Phase::Active { .. })
+    /// A swapper got on.
+    fn got_on(&mut self, swapper: usize, now: Micros) {
+        self.swappers[swapper].progress = now;
     }
 }
 

@@ -3,7 +3,10 @@ use alloc::vec::Vec;
 
 use super::*;
 use crate::testbed::machine;
-use crate::{BufferCache, Gfp, SizedCache, Zone};
+use crate::{BufferCache, FRAME_SIZE, Gfp, SLAB_HEADER, SizedCache, Zone};
+
+/// Two to a frame.
+const SKB: usize = (FRAME_SIZE - SLAB_HEADER) / 2;
 
 type Node<'t> = ReserveNode<'t>;
 
@@ -112,13 +115,13 @@ fn m6_charge_first_then_memory_and_nothing_is_left_at_rest() {
     let m = machine(64);
     let token = m.zone.claim_memalloc().unwrap();
     let (root, rx) = (Node::root("total", &m.zone), Node::new("rx"));
-    rx.set_limit(8 * 2016, 4).unwrap();
+    rx.set_limit(8 * SKB, 4).unwrap();
     rx.connect(&root).unwrap();
-    let cache = <SizedCache<'_>>::new("skb", &m.zone, 2016, 0).unwrap();
+    let cache = <SizedCache<'_>>::new("skb", &m.zone, SKB, 0).unwrap();
     let hog: alloc::vec::Vec<_> = core::iter::from_fn(|| cache.alloc(Gfp::ATOMIC).ok()).collect();
 
     let charged: alloc::vec::Vec<_> = core::iter::from_fn(|| {
-        let charge = rx.charge(2016).ok()?;
+        let charge = rx.charge(SKB).ok()?;
         // The limit was derived: whatever can be charged can be allocated.
         let skb = cache
             .alloc(token.gfp(Gfp::ATOMIC))

@@ -68,11 +68,13 @@ fn s6_a_map_that_is_too_small_is_refused_by_name_and_leaves_the_space_inactive()
 #[test]
 fn s6_pages_that_are_not_frames_are_refused() {
     let (mut store, mut map) = (vec![0; 8 * FRAME_SIZE], [0; 1]);
-    let space = RamSpace::new(&mut store).with_page_size(512);
+    let space = RamSpace::new(&mut store).with_page_size(2 * FRAME_SIZE);
     let mut area = Area::new(space, &mut map);
     assert_eq!(
         ready(area.activate(Instant::ZERO)),
-        Err(ActivateError::Misfit(Misfit::PageSize(512)))
+        Err(ActivateError::Misfit(Misfit::PageSize(
+            2 * FRAME_SIZE as u32
+        )))
     );
 }
 

@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn a_frame_of_the_wrong_size_is_given_back() {
         let mut memory = vec![0; 2 * FRAME_SIZE];
-        let mut ram = RamSpace::<_, 2>::new(&mut memory).with_page_size(512);
+        let mut ram = RamSpace::<_, 2>::new(&mut memory).with_page_size(2 * FRAME_SIZE);
         let _ = ram.swap_activate(Instant::ZERO);
         let refused = ram
             .submit(io(IoOp::Write, 0, 3), Instant::ZERO)

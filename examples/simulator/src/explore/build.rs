@@ -57,16 +57,12 @@ const SOCKET_SKBS: usize = 32;
 /// Longer than anything is waited for: a request ends with its answer.
 const DEADLINE: u64 = 100_000_000_000;
 
-/// What the crates ask for: frames behind the receive and behind the transmit reserve.
-pub(super) const fn budgets(smallest: bool, rings: [usize; 2]) -> [Budget; 2] {
+/// What the crates ask for: frames behind both reserves. The receive side asks for all of them.
+pub(super) const fn budget(smallest: bool, rings: [usize; 2]) -> Budget {
     let [rx, tx] = rings;
     match smallest {
-        // Both kinds of packets share the slabs that the receive side asks for.
-        true => [netreserve::min_budget(SKB, 0), Budget::ZERO],
-        false => [
-            netreserve::rx_budget(rx, SKB, 0),
-            netreserve::tx_budget(tx, SKB, 0),
-        ],
+        true => netreserve::min_budget(SKB, 0),
+        false => netreserve::budget(rx, tx, SKB, 0),
     }
 }
 
@@ -104,7 +100,7 @@ pub(super) fn with_system<R>(
     let root = <ReserveNode<'_>>::root("total", &zone);
     let nodes = [ReserveNode::new("rx"), ReserveNode::new("tx")];
     let limits = limits(setup.smallest, rings);
-    let budgets = budgets(setup.smallest, rings);
+    let budgets = [budget(setup.smallest, rings), Budget::ZERO];
     let cache = <SizedCache<'_>>::new("skb", &watched, SKB, 0).expect("packets fit into a slab");
     if let Some(Mechanism::Mempool(mechanism)) = without {
         zone.ablate(mechanism);

@@ -133,13 +133,39 @@ impl Program {
     }
 }
 
+impl Traffic {
+    /// UDP is drawn twice as often as any other.
+    const KINDS: [Traffic; 9] = [
+        Traffic::Udp,
+        Traffic::Udp,
+        Traffic::Tcp,
+        Traffic::Unbound,
+        Traffic::Fragments,
+        Traffic::Arp,
+        Traffic::LookAlike,
+        Traffic::Icmp,
+        Traffic::Noise,
+    ];
+
+    /// One kind.
+    pub(crate) fn draw_kind(rng: &mut Rng) -> Traffic {
+        rng.pick(&Self::KINDS)
+    }
+
+    /// One kind, or, as often as UDP, a mixture of all.
+    fn draw(rng: &mut Rng) -> Traffic {
+        let number = rng.index(Self::KINDS.len() + 2);
+        Self::KINDS.get(number).copied().unwrap_or(Traffic::Mixed)
+    }
+}
+
 fn script(rng: &mut Rng, mode: Mode) -> Vec<Fault> {
     // Some runs are undisturbed but for the flood: they show what a mechanism is for.
     let faults = rng.pick(&[0, 1, 2, 4, 8, 12]);
     let mut script = Vec::new();
     let floods = rng.range(1, 4);
     for _ in 0..floods {
-        let traffic = traffic(rng);
+        let traffic = Traffic::draw(rng);
         let gap = rng.pick(&[2, 10, 40, 150]);
         script.push(Fault {
             at: rng.below(SECOND / 2),
@@ -184,7 +210,7 @@ fn kind(rng: &mut Rng, mode: Mode, which: u64) -> FaultKind {
         3 => FaultKind::Jitter(rng.range(1, 50_000) as u32),
         4 if rng.chance(300) => FaultKind::Away(0),
         4 => FaultKind::Partition,
-        5 => FaultKind::Flood(traffic(rng), rng.range(2, 200) as u32),
+        5 => FaultKind::Flood(Traffic::draw(rng), rng.range(2, 200) as u32),
         6 => FaultKind::Stall,
         7 => FaultKind::Slow(rng.range(100, 3_000_000) as u32),
         8 => FaultKind::Reboot,
@@ -211,20 +237,4 @@ fn kind(rng: &mut Rng, mode: Mode, which: u64) -> FaultKind {
         22 => FaultKind::Removed,
         _ => FaultKind::Refuse(Refusal::Stale),
     }
-}
-
-fn traffic(rng: &mut Rng) -> Traffic {
-    rng.pick(&[
-        Traffic::Udp,
-        Traffic::Udp,
-        Traffic::Tcp,
-        Traffic::Unbound,
-        Traffic::Fragments,
-        Traffic::Arp,
-        Traffic::LookAlike,
-        Traffic::Icmp,
-        Traffic::Noise,
-        Traffic::Mixed,
-        Traffic::Mixed,
-    ])
 }
