@@ -29,5 +29,19 @@ note "an unknown mechanism is an error"
 ! "$simulator" ablate no-such-mechanism 2> "$GATE_TMP/unknown" || die "it was accepted"
 grep -q "no mechanism 'no-such-mechanism'" "$GATE_TMP/unknown"
 
+note "how tight the reserves are"
+"$simulator" budgets --table "$ROOT/docs/BUDGETS.md"
+
+note "16 KiB frames"
+export MEMPOOL_FRAME_SIZE=16384
+large="$CARGO_TARGET_DIR/16k"
+CARGO_TARGET_DIR="$large" cargo build --locked --release --package simulator
+CARGO_TARGET_DIR="$large" cargo test --locked --lib --all-features \
+	--package mempool --package netreserve --package swapspace --package nfs-swap
+"$large/release/simulator" budgets --table "$ROOT/docs/BUDGETS.md"
+"$large/release/simulator" replay "$ROOT/examples/simulator/corpus"
+"$large/release/simulator" seeds --mode both --count "$((${SIMULATOR_SEEDS:-10000} / 10))"
+unset MEMPOOL_FRAME_SIZE
+
 note "seeds"
 "$simulator" seeds --mode both --count "${SIMULATOR_SEEDS:-10000}"
