@@ -101,6 +101,9 @@ __mechanisms! {
     /// Of a [`Zone`](crate::Zone). Off: an interrupt is entitled while the task below it is in a
     /// memalloc scope.
     InterruptEntitlement = "interrupt-entitlement", "M1";
+    /// Of a [`Zone`](crate::Zone), for the softirqs that it is told of from then on. Off: a softirq is
+    /// entitled while the task below it is in a memalloc scope.
+    SoftirqEntitlement = "softirq-entitlement", "M1";
     /// Of a [`Zone`](crate::Zone), for the scopes that it opens from then on. Off: the end of a
     /// scope leaves its task entitled.
     ScopeEnd = "scope-end", "M1";
@@ -110,6 +113,8 @@ __mechanisms! {
     /// Of a [`Zone`](crate::Zone). Off: ordinary allocations stop at their part of `min`, and take
     /// the reserve, untagged.
     ReserveMark = "reserve-mark", "M2";
+    /// Of a [`Zone`](crate::Zone). Off: nobody is called when memory becomes short.
+    PressureHooks = "pressure-hooks", "M2";
     /// Of a [`Zone`](crate::Zone). Off: the discounts of urgent callers apply to the reserve too.
     DiscountOnMinOnly = "discount-on-min-only", "M2";
     /// Of a [`Zone`](crate::Zone). Off: every frame of an entitled caller is tagged, needed or not.

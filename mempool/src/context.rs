@@ -17,8 +17,8 @@ pub trait TaskContext: Sync {
     /// Sets the running task's bit and returns the previous one.
     fn set_memalloc(&self, on: bool) -> bool;
 
-    /// Whether an interrupt or softirq runs on top of the task; it never inherits the task's
-    /// scope (M1).
+    /// Whether a (hard) interrupt runs on top of the task; it never inherits the task's scope (M1).
+    /// A softirq borrows the task's bit instead: see [`SoftirqScope`].
     fn in_interrupt(&self) -> bool;
 }
 
@@ -58,6 +58,49 @@ impl fmt::Debug for MemallocScope<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemallocScope")
             .field("outer", &self.outer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A guard: while it lives, a softirq runs on top of a task.
+///
+/// It borrows the task's bit: it does not inherit the scope (M1), may open one of its own, as who
+/// processes emergency packets does, and leaves the bit as it found it, whatever scopes it kept.
+/// From [`Zone::softirq`](crate::Zone::softirq).
+///
+/// The 2007 patch set has this as "mm: allow PF_MEMALLOC from softirq context".
+#[must_use = "the softirq ends when the guard is dropped"]
+pub struct SoftirqScope<'a> {
+    context: &'a dyn TaskContext,
+    task: bool,
+    not_send: PhantomData<*const ()>,
+}
+
+impl<'a> SoftirqScope<'a> {
+    pub(crate) fn enter(context: &'a dyn TaskContext, ablation: Ablation) -> Self {
+        let task = if ablation.off(Mechanism::SoftirqEntitlement) {
+            context.memalloc()
+        } else {
+            context.set_memalloc(false)
+        };
+        SoftirqScope {
+            context,
+            task,
+            not_send: PhantomData,
+        }
+    }
+}
+
+impl Drop for SoftirqScope<'_> {
+    fn drop(&mut self) {
+        self.context.set_memalloc(self.task);
+    }
+}
+
+impl fmt::Debug for SoftirqScope<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SoftirqScope")
+            .field("task", &self.task)
             .finish_non_exhaustive()
     }
 }
@@ -187,6 +230,25 @@ mod tests {
         assert!(task.in_interrupt(), "the other one still runs");
         drop(nested);
         assert!(!task.in_interrupt());
+    }
+
+    #[test]
+    fn m1_a_softirq_borrows_the_bit_and_puts_it_back() {
+        for outer in [false, true] {
+            let task = SingleTask::new();
+            task.set_memalloc(outer);
+            let softirq = SoftirqScope::enter(&task, Ablation::NONE);
+            assert!(!task.memalloc(), "not inherited");
+            let own = MemallocScope::enter(&task, Ablation::NONE);
+            assert!(task.memalloc(), "but opened");
+            let nested = SoftirqScope::enter(&task, Ablation::NONE);
+            assert!(!task.memalloc());
+            drop(nested);
+            assert!(task.memalloc());
+            core::mem::forget(own);
+            drop(softirq);
+            assert_eq!(task.memalloc(), outer, "a scope that was kept ends with it");
+        }
     }
 
     #[test]

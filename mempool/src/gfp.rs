@@ -18,7 +18,8 @@ use core::ops::BitOr;
 pub struct Gfp(u8);
 
 impl Gfp {
-    /// The caller can wait. Without it a quarter of what is left of `min` is open as well.
+    /// The caller can wait: before it fails, [reclaim](crate::Pressure::reclaim) makes room. Without
+    /// it a quarter of what is left of `min` is open as well.
     pub const WAIT: Gfp = Gfp(1 << 0);
     /// Urgent: half of `min` is open, never the reserve (M2).
     pub const HIGH: Gfp = Gfp(1 << 1);
@@ -27,6 +28,8 @@ impl Gfp {
     pub const NOMEMALLOC: Gfp = Gfp(1 << 2);
     /// The memory is to be zeroed.
     pub const ZERO: Gfp = Gfp(1 << 3);
+    /// Making room must start no I/O: the caller holds what I/O needs.
+    pub const NOIO: Gfp = Gfp(1 << 4);
     pub(crate) const MEMALLOC: Gfp = Gfp(1 << 7);
 
     /// An ordinary allocation of a task.
@@ -76,11 +79,12 @@ impl BitOr for Gfp {
 
 impl fmt::Debug for Gfp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const NAMES: [(Gfp, &str); 5] = [
+        const NAMES: [(Gfp, &str); 6] = [
             (Gfp::WAIT, "WAIT"),
             (Gfp::HIGH, "HIGH"),
             (Gfp::NOMEMALLOC, "NOMEMALLOC"),
             (Gfp::ZERO, "ZERO"),
+            (Gfp::NOIO, "NOIO"),
             (Gfp::MEMALLOC, "MEMALLOC"),
         ];
         let mut set = f.debug_set();

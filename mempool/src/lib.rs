@@ -95,10 +95,12 @@ extern crate std;
 mod testbed;
 
 mod ablation;
+mod bitmap;
 mod buddy;
 mod budget;
 mod context;
 mod gfp;
+mod pressure;
 mod raw;
 mod reserve;
 mod slab;
@@ -106,12 +108,14 @@ mod zone;
 
 #[cfg(feature = "ablation")]
 pub use ablation::Mechanism;
+pub use bitmap::{Bitmap, BitmapError};
 pub use buddy::{Buddy, BuddyError, FrameEntry};
 pub use budget::{Budget, FRAME_SIZE, SLAB_HEADER, objects_per_slab};
 #[cfg(feature = "std")]
 pub use context::StdContext;
-pub use context::{InterruptScope, MemallocScope, SingleTask, TaskContext};
+pub use context::{InterruptScope, MemallocScope, SingleTask, SoftirqScope, TaskContext};
 pub use gfp::{Gfp, MemallocToken};
+pub use pressure::Pressure;
 pub use raw::{Buffer, CriticalSection, Frame, FrameSource, Object, RawFrame};
 pub use reserve::{
     BackingError, Charge, ChargeError, Reserve, ReserveBacking, ReserveError, ReserveNode,

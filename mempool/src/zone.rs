@@ -12,88 +12,23 @@
 //! ```
 //! The marks are counted from the top of the reserve: a level of `reserve + min` is "at min".
 
+mod level;
+
 use core::fmt;
 
 use lock_api::{Mutex, RawMutex};
 
+pub use level::{Level, Watermarks, ZoneStats};
+
 use crate::ablation::{Ablation, Mechanism};
 use crate::raw::{FrameOwner, RawFrame};
 use crate::{
-    BackingError, CriticalSection, Frame, FrameSource, Gfp, MemallocScope, MemallocToken,
-    ReserveBacking, TaskContext,
+    BackingError, CriticalSection, Frame, FrameSource, Gfp, MemallocScope, MemallocToken, Pressure,
+    ReserveBacking, SoftirqScope, TaskContext,
 };
 
-/// Levels of free frames, each counted above the reserve: `min <= low <= high`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Watermarks {
-    /// Ordinary allocations fail below.
-    pub min: usize,
-    /// Background reclaim starts below.
-    pub low: usize,
-    /// Background reclaim rests above.
-    pub high: usize,
-}
-
-/// How many frames are free, against the marks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Level {
-    /// Free frames, those of the reserve included.
-    pub free: usize,
-    /// Frames that ordinary allocations never get.
-    pub reserve: usize,
-    /// The marks above the reserve.
-    pub marks: Watermarks,
-}
-
-impl Level {
-    /// Free frames above the reserve.
-    #[must_use]
-    pub const fn ordinary(self) -> usize {
-        self.free.saturating_sub(self.reserve)
-    }
-
-    /// A [`Gfp::KERNEL`] allocation would fail.
-    #[must_use]
-    pub const fn below_min(self) -> bool {
-        self.ordinary() <= self.marks.min
-    }
-
-    /// Background reclaim should work.
-    #[must_use]
-    pub const fn below_low(self) -> bool {
-        self.ordinary() < self.marks.low
-    }
-
-    /// Background reclaim may not rest yet.
-    #[must_use]
-    pub const fn below_high(self) -> bool {
-        self.ordinary() < self.marks.high
-    }
-}
-
-/// What a zone counted since it was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct ZoneStats {
-    /// Frames that exist.
-    pub total: usize,
-    /// Frames that are free now.
-    pub free: usize,
-    /// Frames set aside for the entitled.
-    pub reserve: usize,
-    /// The fewest free frames that any allocation left.
-    pub min_free: usize,
-    /// Frames handed out with the reserve tag, now.
-    pub reserve_in_use: usize,
-    /// The most of those at once.
-    pub reserve_peak: usize,
-    /// Ordinary requests refused: at their watermark, or because no run of that length was left.
-    pub refused: u64,
-    /// Entitled requests refused: no run of that length was left.
-    pub exhausted: u64,
-}
+/// Times that one allocation reclaims: more, and others take what it frees as fast as it does.
+const RECLAIM_ROUNDS: usize = 16;
 
 /// Frames under watermarks, with a reserve for work that frees memory (M2, M3).
 ///
@@ -126,6 +61,7 @@ pub struct Zone<'m, R = CriticalSection> {
     source: &'m dyn FrameSource,
     context: &'m dyn TaskContext,
     marks: Watermarks,
+    pressure: Option<&'m dyn Pressure>,
     state: Mutex<R, State>,
 }
 
@@ -174,8 +110,16 @@ impl<'m, R: RawMutex> Zone<'m, R> {
             source,
             context,
             marks,
+            pressure: None,
             state: Mutex::new(state),
         })
+    }
+
+    /// Calls the hooks of `pressure` when memory becomes short.
+    #[must_use]
+    pub fn with_pressure(mut self, pressure: &'m dyn Pressure) -> Self {
+        self.pressure = Some(pressure);
+        self
     }
 
     /// The right to dip into the reserve: once, to whoever asks first. As in Linux it entitles
@@ -188,6 +132,12 @@ impl<'m, R: RawMutex> Zone<'m, R> {
     /// Entitles the running task until the guard is dropped (`PF_MEMALLOC`).
     pub fn memalloc(&self, _token: &MemallocToken) -> MemallocScope<'_> {
         MemallocScope::enter(self.context, self.ablation())
+    }
+
+    /// Marks a softirq on top of the running task until the guard is dropped: it is not entitled by
+    /// the task's scopes, and may open its own.
+    pub fn softirq(&self) -> SoftirqScope<'_> {
+        SoftirqScope::enter(self.context, self.ablation())
     }
 
     /// A snapshot of the counters.
@@ -225,7 +175,8 @@ impl<R: RawMutex + Send + Sync> Zone<'_, R> {
     /// Takes `1 << order` consecutive frames. Their bytes are whatever the last owner left, unless
     /// [`Gfp::ZERO`] is set. O(log n) over [`Buddy`](crate::Buddy).
     ///
-    /// Never waits, whatever the flags: making room is the pager's business.
+    /// Waits for nothing by itself. With [`Gfp::WAIT`] it makes room before it fails, if there are
+    /// hooks for that ([`Pressure`]): not for the entitled, who are the ones that make room.
     ///
     /// # Errors
     ///
@@ -237,8 +188,28 @@ impl<R: RawMutex + Send + Sync> Zone<'_, R> {
             return Err(AllocError::BadOrder);
         }
         let entitled = self.entitled(gfp);
-        let needed = 1usize << order;
+        let (mut result, level) = self.take(order, gfp, entitled);
+        let hooks = self
+            .pressure
+            .filter(|_| !self.ablation().off(Mechanism::PressureHooks));
+        if let Some(pressure) = hooks {
+            if level.below_low() || result.is_err() {
+                pressure.wake_background(level);
+            }
+            if result.is_err() && self.may_reclaim(gfp, entitled) {
+                result = self.reclaim(pressure, order, gfp, level);
+            }
+        }
+        let mut frame = result?;
+        if gfp.contains(Gfp::ZERO) {
+            frame.fill(0);
+        }
+        Ok(frame)
+    }
 
+    /// Takes frames as they are, or does not; how it stands after that.
+    fn take(&self, order: u8, gfp: Gfp, entitled: bool) -> (Result<Frame<'_>, AllocError>, Level) {
+        let needed = 1usize << order;
         let mut state = self.state.lock();
         let free = self.source.free_frames();
         let off = |mechanism| state.ablation.off(mechanism);
@@ -258,29 +229,67 @@ impl<R: RawMutex + Send + Sync> Zone<'_, R> {
         let from_reserve = entitled
             && (below(floor) || off(Mechanism::TagWhenNeeded))
             && !off(Mechanism::ReserveTag);
-        if !admitted {
-            state.refused += 1;
-            return Err(AllocError::Exhausted);
-        }
-        let Some(mut frame) = Frame::take(self.source, order, from_reserve, self) else {
+        let frame = if admitted {
+            Frame::take(self.source, order, from_reserve, self)
+        } else {
+            None
+        };
+        let mut level = Level {
+            free,
+            reserve: state.reserve,
+            marks: self.marks,
+        };
+        let Some(frame) = frame else {
             *if entitled {
                 &mut state.exhausted
             } else {
                 &mut state.refused
             } += 1;
-            return Err(AllocError::Exhausted);
+            return (Err(AllocError::Exhausted), level);
         };
-        state.min_free = state.min_free.min(free.saturating_sub(needed));
+        level.free = free.saturating_sub(needed);
+        state.min_free = state.min_free.min(level.free);
         if from_reserve {
             state.reserve_in_use += needed;
             state.reserve_peak = state.reserve_peak.max(state.reserve_in_use);
         }
-        drop(state);
+        (Ok(frame), level)
+    }
 
-        if gfp.contains(Gfp::ZERO) {
-            frame.fill(0);
+    /// Those who may wait reclaim; but not those who make room: the entitled, and whoever is in a
+    /// memalloc scope even where `NOMEMALLOC` keeps it from the reserve.
+    fn may_reclaim(&self, gfp: Gfp, entitled: bool) -> bool {
+        gfp.contains(Gfp::WAIT)
+            && !entitled
+            && !self.context.in_interrupt()
+            && !self.context.memalloc()
+    }
+
+    /// Makes room and tries again, while that frees anything.
+    fn reclaim(
+        &self,
+        pressure: &dyn Pressure,
+        order: u8,
+        gfp: Gfp,
+        mut level: Level,
+    ) -> Result<Frame<'_>, AllocError> {
+        if level.reserve_is_low() {
+            pressure.throttle(level);
         }
-        Ok(frame)
+        for _ in 0..RECLAIM_ROUNDS {
+            let scope = MemallocScope::enter(self.context, self.ablation());
+            let freed = pressure.reclaim(order, gfp, level);
+            drop(scope);
+            if freed == 0 {
+                break;
+            }
+            let (result, after) = self.take(order, gfp, false);
+            if result.is_ok() {
+                return result;
+            }
+            level = after;
+        }
+        Err(AllocError::Exhausted)
     }
 }
 
@@ -422,5 +431,7 @@ impl fmt::Display for ZoneError {
 
 impl core::error::Error for ZoneError {}
 
+#[cfg(test)]
+mod pressure_tests;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use core::ptr::NonNull;
 use super::RawFrame;
 use super::frame::FrameSource;
 use crate::FRAME_SIZE;
+use crate::bitmap::Bitmap;
 use crate::buddy::Buddy;
 use lock_api::RawMutex;
 
@@ -49,6 +50,35 @@ impl<'m> Arena<'m> {
     fn index(&self, frame: RawFrame) -> usize {
         let offset = frame.start().as_ptr() as usize - self.base.as_ptr() as usize;
         offset / FRAME_SIZE
+    }
+}
+
+// SAFETY: the arena is exclusively ours for 'm and initialised (it was a `&mut [u8]`), frames are
+// aligned to FRAME_SIZE, and the bit of a frame that is handed out is clear.
+unsafe impl<R: RawMutex + Sync + Send> FrameSource for Bitmap<'_, R> {
+    fn alloc(&self, order: u8) -> Option<RawFrame> {
+        if order > 0 {
+            return None;
+        }
+        let index = self.bits().lock().take()?;
+        Some(self.arena().frame(index, 0))
+    }
+
+    unsafe fn free(&self, frame: RawFrame) {
+        let index = self.arena().index(frame);
+        self.bits().lock().give(index);
+    }
+
+    fn total(&self) -> usize {
+        self.arena().frames()
+    }
+
+    fn free_frames(&self) -> usize {
+        self.bits().lock().free()
+    }
+
+    fn max_order(&self) -> u8 {
+        0
     }
 }
 
