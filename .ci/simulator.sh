@@ -25,6 +25,10 @@ done
 note "every mechanism is missed when it is left out"
 "$simulator" ablate --table "$ROOT/docs/ABLATION.md"
 
+note "every interleaving of a small system"
+"$simulator" explore > "$GATE_TMP/explored" || { cut -c1-300 "$GATE_TMP/explored"; die "something goes wrong in it"; }
+grep -E '^rings|states' "$GATE_TMP/explored"
+
 note "an unknown mechanism is an error"
 ! "$simulator" ablate no-such-mechanism 2> "$GATE_TMP/unknown" || die "it was accepted"
 grep -q "no mechanism 'no-such-mechanism'" "$GATE_TMP/unknown"

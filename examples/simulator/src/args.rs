@@ -23,9 +23,11 @@ simulator replay DIRECTORY
                    the scenarios of a corpus: every one must hold
 simulator budgets [--seeds N] [--jobs N] [--table FILE]
                    how much of the computed reserve is needed
-simulator explore [full] [--limit STATES]
-                   every interleaving of a small system, with one fault of each kind alone,
-                   or (full) with all of them: minutes
+simulator explore [unstable | full] [--limit STATES]
+                   every interleaving of a small system: with the smallest reserve and one fault (a
+                   loss, a stranger's packet, a reboot), with the one that covers the rings and two;
+                   then with frames taken away until a page-out does not complete. 'unstable': a COMMIT
+                   follows each WRITE; 'full': two faults and three; minutes
 simulator soak   --minutes N [--from S] [--jobs N]
                    runs until the time is over
 simulator mechanisms
@@ -111,7 +113,7 @@ impl Command {
             jobs: None,
             seeds: None,
             table: None,
-            limit: 1_000_000,
+            limit: 2_000_000,
             minutes: None,
             words: Vec::new(),
         };

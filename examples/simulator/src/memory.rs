@@ -1,13 +1,13 @@
 //! The machine's memory, watched: every allocation is judged by a second, simpler set of books, and
 //! some fail on request.
 
-use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use mempool::{
     AllocError, Buffer, BufferCache, CacheStats, Frame, FrameAllocator, Gfp, Level, MemallocToken,
-    SingleTask, SizedCache, Zone,
+    Pressure, SingleTask, SizedCache, Zone,
 };
 
 use crate::rng::Rng;
@@ -22,6 +22,16 @@ pub(crate) struct Truth {
     interrupt: AtomicBool,
     /// Allocations that fail without need, in a thousand.
     fails: AtomicU16,
+    /// How often background reclaim was woken.
+    woken: AtomicUsize,
+}
+
+/// Background reclaim is the pager's, which the kernel polls whenever anything happened: it needs no
+/// waking, but it must be woken.
+impl Pressure for Truth {
+    fn wake_background(&self, _: Level) {
+        self.woken.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Truth {
@@ -125,7 +135,20 @@ impl FrameAllocator for Watched<'_> {
             return Err(AllocError::Exhausted);
         }
         let before = FrameAllocator::level(self.zone);
-        let frame = self.zone.alloc(order, gfp)?;
+        let woken = || self.truth.woken.load(Ordering::Relaxed);
+        let woken_before = woken();
+        let frame = self.zone.alloc(order, gfp);
+        let after = FrameAllocator::level(self.zone);
+        let short = after.below_low() || frame.is_err();
+        self.findings
+            .check(!short || woken() > woken_before, "M2", || {
+                format!(
+                    "{} frames are free above the reserve, {} is low, and nobody was woken",
+                    after.ordinary(),
+                    after.marks.low
+                )
+            });
+        let frame = frame?;
         self.judge(before, order, gfp, &frame);
         Ok(frame)
     }
@@ -187,7 +210,7 @@ impl BufferCache for WatchedCache<'_> {
 /// The most frames that other drivers hold at once.
 pub(crate) const INTERRUPT_FRAMES: usize = 6;
 
-/// Other drivers, whose interrupts come at awkward times and take ordinary memory.
+/// Other drivers, whose interrupts and softirqs come at awkward times and take ordinary memory.
 pub(crate) trait Drivers {
     /// A moment at which an interrupt can come: anywhere outside a critical section.
     fn moment(&self);
@@ -230,14 +253,17 @@ impl Drivers for Interrupts<'_> {
         if rate == 0 || !locked(&self.rng).chance(rate.saturating_mul(10)) {
             return;
         }
-        let handler = self.task.interrupt();
+        let held = locked(&self.held).len();
+        let room = held < INTERRUPT_FRAMES;
+        // By turns one that does its work in a softirq.
+        let softirq = (held % 2 == 1).then(|| self.memory.zone.softirq());
+        let handler = softirq.is_none().then(|| self.task.interrupt());
         self.memory.truth.interrupt.store(true, Ordering::Relaxed);
-        let room = locked(&self.held).len() < INTERRUPT_FRAMES;
         if room && let Ok(frame) = self.memory.alloc(0, Gfp::ATOMIC) {
             locked(&self.held).push_back(frame);
         }
         self.memory.truth.interrupt.store(false, Ordering::Relaxed);
-        drop(handler);
+        drop((handler, softirq));
     }
 
     fn release_one(&self) -> bool {

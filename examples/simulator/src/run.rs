@@ -32,7 +32,7 @@ use crate::world::{World, card_address, target};
 const QUEUE: usize = 512;
 
 /// Streams of the seed.
-const ALLOCATOR: u64 = 20;
+const ALLOCATORS: [u64; 2] = [20, 23];
 const INTERRUPTS: u64 = 21;
 
 const _: () = assert!(REQUESTS == 64, "requests are drawn up to 64");
@@ -64,12 +64,13 @@ fn simulate<M: Mmu>(scenario: &Scenario, trace: Trace) -> Outcome {
     let sources = memory.each_mut().map(Memory::buddy);
     let zones = sources
         .each_ref()
-        .map(|source| <Zone<'_>>::new(source, &task, sizes.marks).expect("the marks fit"));
+        .map(|source| <Zone<'_>>::new(source, &task, sizes.marks).expect("the marks fit"))
+        .map(|zone| zone.with_pressure(&truth));
     off.mempool(|mechanism| zones.iter().for_each(|zone| zone.ablate(mechanism)));
     let zone = &zones[0];
     let token = zone.claim_memalloc().expect("nobody claimed it before");
     let watched = [0, 1].map(|number| {
-        let rng = Rng::new(*seed, ALLOCATOR + number as u64);
+        let rng = Rng::new(*seed, ALLOCATORS[number]);
         Watched::new(&zones[number], token, &truth, rng, findings.clone())
     });
     let own = usize::from(machine.packet_zone());

@@ -93,7 +93,8 @@ pub(super) fn with_system<R>(
     let mut table = vec![FrameEntry::EMPTY; total];
     let source = <Buddy<'_>>::new(memory, &mut table).expect("an entry for each frame");
     // Without a mark above it, the reserve is all that there is in an emergency.
-    let zone = <Zone<'_>>::new(&source, &task, Watermarks::default()).expect("there are no marks");
+    let zone = <Zone<'_>>::new(&source, &task, Watermarks::default());
+    let zone = zone.expect("there are no marks").with_pressure(&truth);
     let token = zone.claim_memalloc().expect("nobody claimed it before");
     let watched = Watched::new(&zone, token, &truth, Rng::new(0, 0), findings.clone());
 
