@@ -30,6 +30,8 @@ impl Gfp {
     pub const ZERO: Gfp = Gfp(1 << 3);
     /// Making room must start no I/O: the caller holds what I/O needs.
     pub const NOIO: Gfp = Gfp(1 << 4);
+    /// Another zone is tried before this one makes room.
+    pub(crate) const NORECLAIM: Gfp = Gfp(1 << 5);
     pub(crate) const MEMALLOC: Gfp = Gfp(1 << 7);
 
     /// An ordinary allocation of a task.
@@ -79,12 +81,13 @@ impl BitOr for Gfp {
 
 impl fmt::Debug for Gfp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const NAMES: [(Gfp, &str); 6] = [
+        const NAMES: [(Gfp, &str); 7] = [
             (Gfp::WAIT, "WAIT"),
             (Gfp::HIGH, "HIGH"),
             (Gfp::NOMEMALLOC, "NOMEMALLOC"),
             (Gfp::ZERO, "ZERO"),
             (Gfp::NOIO, "NOIO"),
+            (Gfp::NORECLAIM, "NORECLAIM"),
             (Gfp::MEMALLOC, "MEMALLOC"),
         ];
         let mut set = f.debug_set();

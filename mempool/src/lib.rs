@@ -105,6 +105,7 @@ mod raw;
 mod reserve;
 mod slab;
 mod zone;
+mod zone_list;
 
 #[cfg(feature = "ablation")]
 pub use ablation::Mechanism;
@@ -122,3 +123,4 @@ pub use reserve::{
 };
 pub use slab::{BufferCache, Cache, CacheError, CacheStats, SizedCache};
 pub use zone::{AllocError, FrameAllocator, Level, Watermarks, Zone, ZoneError, ZoneStats};
+pub use zone_list::ZoneList;

@@ -260,6 +260,7 @@ impl<R: RawMutex + Send + Sync> Zone<'_, R> {
     /// memalloc scope even where `NOMEMALLOC` keeps it from the reserve.
     fn may_reclaim(&self, gfp: Gfp, entitled: bool) -> bool {
         gfp.contains(Gfp::WAIT)
+            && !gfp.contains(Gfp::NORECLAIM)
             && !entitled
             && !self.context.in_interrupt()
             && !self.context.memalloc()

@@ -187,6 +187,23 @@ fn who_cannot_wait_or_makes_room_itself_does_not_reclaim() {
 }
 
 #[test]
+fn no_zone_of_a_list_makes_room_while_another_has_some() {
+    let ((full, kernel, _), (other, ..)) = (machine(), machine());
+    exhaust(full, kernel);
+    kernel.reclaims.lock().unwrap().clear();
+    let list = crate::ZoneList::new([full, other]);
+    drop(list.alloc(0, Gfp::KERNEL).unwrap());
+    assert!(kernel.reclaims.lock().unwrap().is_empty());
+    let rest: Vec<_> = core::iter::from_fn(|| other.alloc(0, Gfp::KERNEL).ok()).collect();
+    kernel.reclaims.lock().unwrap().clear();
+    kernel.frees.store(1, Ordering::Relaxed);
+    kernel.says.store(1, Ordering::Relaxed);
+    drop(list.alloc(0, Gfp::KERNEL).unwrap());
+    assert_eq!(kernel.reclaims.lock().unwrap().len(), 1);
+    drop(rest);
+}
+
+#[test]
 fn callers_who_may_wait_are_throttled_while_half_of_the_reserve_is_gone() {
     let (zone, kernel, _) = machine();
     zone.grow(8).unwrap();
