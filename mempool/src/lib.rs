@@ -119,7 +119,8 @@ pub use gfp::{Gfp, MemallocToken};
 pub use pressure::Pressure;
 pub use raw::{Buffer, CriticalSection, Frame, FrameSource, Object, RawFrame};
 pub use reserve::{
-    BackingError, Charge, ChargeError, Reserve, ReserveBacking, ReserveError, ReserveNode,
+    BackingError, Charge, ChargeError, ChargeWaiters, Reserve, ReserveBacking, ReserveError,
+    ReserveNode,
 };
 pub use slab::{BufferCache, Cache, CacheError, CacheStats, SizedCache};
 pub use zone::{AllocError, FrameAllocator, Level, Watermarks, Zone, ZoneError, ZoneStats};

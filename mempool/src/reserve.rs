@@ -5,13 +5,19 @@
 //! frames are added up to the root, which holds them in its [`Zone`](crate::Zone)'s reserve; the
 //! units are counted at the node alone.
 
+mod error;
+mod wait;
+
 use core::cmp::Ordering;
 use core::fmt;
 
-use lock_api::{Mutex, RawMutex};
+use lock_api::{Mutex, MutexGuard, RawMutex};
 
 use crate::CriticalSection;
 use crate::ablation::{Ablation, Mechanism};
+
+pub use error::{BackingError, ChargeError, ReserveError};
+pub use wait::ChargeWaiters;
 
 /// One holder of emergency memory.
 ///
@@ -40,6 +46,7 @@ use crate::ablation::{Ablation, Mechanism};
 pub struct ReserveNode<'t, R = CriticalSection> {
     name: &'static str,
     backing: Option<&'t dyn ReserveBacking>,
+    waiters: Option<&'t dyn ChargeWaiters>,
     state: Mutex<R, State<'t, R>>,
 }
 
@@ -52,6 +59,8 @@ struct State<'t, R> {
     limit: usize,
     usage: usize,
     peak: usize,
+    /// A charge was refused since the waiters were told last.
+    refused: bool,
     ablation: Ablation,
 }
 
@@ -73,40 +82,30 @@ pub trait ReserveBacking: Sync {
     fn shrink(&self, frames: usize);
 }
 
-/// There are not enough free frames to back a larger reserve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct BackingError {
-    /// Frames that must be freed first.
-    pub missing: usize,
-}
-
-impl fmt::Display for BackingError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} frames too few are free to back the reserve",
-            self.missing
-        )
-    }
-}
-
-impl core::error::Error for BackingError {}
-
 impl<'t, R: RawMutex> ReserveNode<'t, R> {
     /// A node without limit, frames or parent; nothing can be charged to it yet.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
-        Self::make(name, None)
+        Self::make(name, None, None)
+    }
+
+    /// A node at which callers wait for charges: see [`ChargeWaiters`].
+    #[must_use]
+    pub const fn with_waiters(name: &'static str, waiters: &'t dyn ChargeWaiters) -> Self {
+        Self::make(name, None, Some(waiters))
     }
 
     /// The root of a tree, backed by `backing`.
     #[must_use]
     pub const fn root(name: &'static str, backing: &'t dyn ReserveBacking) -> Self {
-        Self::make(name, Some(backing))
+        Self::make(name, Some(backing), None)
     }
 
-    const fn make(name: &'static str, backing: Option<&'t dyn ReserveBacking>) -> Self {
+    const fn make(
+        name: &'static str,
+        backing: Option<&'t dyn ReserveBacking>,
+        waiters: Option<&'t dyn ChargeWaiters>,
+    ) -> Self {
         let state = State {
             parent: None,
             own: 0,
@@ -114,11 +113,13 @@ impl<'t, R: RawMutex> ReserveNode<'t, R> {
             limit: 0,
             usage: 0,
             peak: 0,
+            refused: false,
             ablation: Ablation::NONE,
         };
         ReserveNode {
             name,
             backing,
+            waiters,
             state: Mutex::const_new(R::INIT, state),
         }
     }
@@ -195,7 +196,11 @@ impl<'t, R: RawMutex> ReserveNode<'t, R> {
             self.shrink_locked(&mut state, own - pages);
         }
         state.own = pages;
+        let raised = limit > state.limit;
         state.limit = limit;
+        if raised {
+            self.released(state);
+        }
         Ok(())
     }
 
@@ -264,6 +269,15 @@ impl<'t, R: RawMutex> ReserveNode<'t, R> {
         }
     }
 
+    /// Units may have come free: whoever waits is told, with the lock released.
+    fn released(&self, mut state: MutexGuard<'_, R, State<'t, R>>) {
+        let refused = core::mem::take(&mut state.refused);
+        drop(state);
+        if let Some(waiters) = self.waiters.filter(|_| refused) {
+            waiters.released();
+        }
+    }
+
     fn has_backing(&self, state: &State<'t, R>) -> bool {
         let mut above = state.parent;
         let mut backed = self.backing.is_some();
@@ -296,8 +310,11 @@ impl<R: RawMutex + Send + Sync> ReserveNode<'_, R> {
             Ordering::Equal => !ablation.off(Mechanism::FullCharge),
             Ordering::Greater => ablation.off(Mechanism::ChargeLimit),
         };
-        let usage = state.usage.checked_add(units).filter(fits);
-        state.usage = usage.ok_or(ChargeError::OverLimit)?;
+        let Some(usage) = state.usage.checked_add(units).filter(fits) else {
+            state.refused = true;
+            return Err(ChargeError::OverLimit);
+        };
+        state.usage = usage;
         state.peak = state.peak.max(state.usage);
         Ok(Charge { node: self, units })
     }
@@ -387,6 +404,7 @@ impl<R: RawMutex + Send + Sync> Uncharge for ReserveNode<'_, R> {
         if !state.ablation.off(Mechanism::Uncharge) {
             state.usage -= units;
         }
+        self.released(state);
     }
 }
 
@@ -415,59 +433,6 @@ impl<R> fmt::Debug for ReserveNode<'_, R> {
             .finish_non_exhaustive()
     }
 }
-
-/// Why the tree was not changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum ReserveError {
-    /// The node has a parent already, or is a root.
-    Connected,
-    /// The node is a root: there is nothing above it.
-    Root,
-    /// The parent lies below the node.
-    Cycle,
-    /// More is charged than the change would leave.
-    InUse,
-    /// The frames cannot be had.
-    Backing(BackingError),
-}
-
-impl fmt::Display for ReserveError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ReserveError::Connected => f.write_str("the node is connected already"),
-            ReserveError::Root => f.write_str("the node is a root"),
-            ReserveError::Cycle => f.write_str("the parent lies below the node"),
-            ReserveError::InUse => f.write_str("more is charged than the change would leave"),
-            ReserveError::Backing(error) => error.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for ReserveError {}
-
-/// Why nothing was charged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum ChargeError {
-    /// Less than that is left of the limit.
-    OverLimit,
-    /// The node is not connected to a root: no frames stand behind its limit.
-    Unbacked,
-}
-
-impl fmt::Display for ChargeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            ChargeError::OverLimit => "the charge exceeds the limit",
-            ChargeError::Unbacked => "no frames stand behind the limit",
-        })
-    }
-}
-
-impl core::error::Error for ChargeError {}
 
 #[cfg(test)]
 mod tests;

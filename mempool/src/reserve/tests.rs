@@ -220,3 +220,89 @@ mod ablation {
         }
     }
 }
+
+#[test]
+fn m6_who_waits_for_a_charge_is_told_when_one_ends_and_only_then() {
+    #[derive(Default)]
+    struct Told(core::sync::atomic::AtomicUsize);
+
+    impl ChargeWaiters for Told {
+        fn released(&self) {
+            self.0.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    let m = machine(64);
+    let told = Told::default();
+    let count = || told.0.load(core::sync::atomic::Ordering::Relaxed);
+    let (root, rx) = (
+        Node::root("total", &m.zone),
+        Node::with_waiters("rx", &told),
+    );
+    rx.set_limit(2, 1).unwrap();
+    rx.connect(&root).unwrap();
+    let (one, two) = (rx.charge(1).unwrap(), rx.charge(1).unwrap());
+    drop(two);
+    assert_eq!(count(), 0, "nobody was refused");
+    let two = rx.charge(1).unwrap();
+    for _ in 0..2 {
+        assert_eq!(rx.charge(1).unwrap_err(), ChargeError::OverLimit);
+    }
+    drop(one);
+    assert_eq!(count(), 1, "all who wait are told at once");
+    drop(two);
+    assert_eq!(count(), 1, "and not again");
+    let all = rx.charge(2).unwrap();
+    assert!(rx.charge(1).is_err());
+    rx.set_limit(3, 1).unwrap();
+    assert_eq!(count(), 2, "a limit that rises makes room as well");
+    drop(all);
+    rx.disconnect().unwrap();
+}
+
+#[test]
+fn nobody_who_waits_sleeps_on_when_there_is_room() {
+    use std::sync::{Condvar, Mutex as StdMutex};
+
+    #[derive(Default)]
+    struct WaitQueue(StdMutex<u64>, Condvar);
+
+    impl ChargeWaiters for WaitQueue {
+        fn released(&self) {
+            *self.0.lock().unwrap() += 1;
+            self.1.notify_all();
+        }
+    }
+
+    let m = machine(64);
+    let queue = WaitQueue::default();
+    let (root, rx) = (
+        Node::root("total", &m.zone),
+        Node::with_waiters("rx", &queue),
+    );
+    rx.set_limit(3, 1).unwrap();
+    rx.connect(&root).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..2_000 {
+                    let charge = loop {
+                        let seen = *queue.0.lock().unwrap();
+                        match rx.charge(2) {
+                            Ok(charge) => break charge,
+                            Err(ChargeError::OverLimit) => {
+                                let told = queue.0.lock().unwrap();
+                                // Without a deadline: a wake-up that is lost hangs the test.
+                                drop(queue.1.wait_while(told, |told| *told == seen).unwrap());
+                            }
+                            Err(error) => panic!("{error}"),
+                        }
+                    };
+                    drop(charge);
+                }
+            });
+        }
+    });
+    assert_eq!((rx.usage(), rx.peak()), (0, 2));
+    rx.disconnect().unwrap();
+}
