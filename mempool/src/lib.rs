@@ -10,6 +10,8 @@
 //! # The model
 //!
 //! ```text
+//!          Pool             a minimum of either, ordinary memory first, for work that must get on
+//!            │
 //!   Cache / SizedCache      objects; a reserve-derived slab serves only the entitled (M4)
 //!            │
 //!          Zone             min / low / high watermarks above a reserve (M2, M3)
@@ -66,7 +68,7 @@
 //!
 //! # Modules, from below
 //!
-//! `raw` (the one room with `unsafe`), `buddy`, `zone`, `slab`; `gfp` and `context` (who may);
+//! `raw` (the one room with `unsafe`), `buddy`, `zone`, `slab`, `pool`; `gfp` and `context` (who may);
 //! `reserve` (how much); `budget` (how much that is, at compile time). All names are re-exported
 //! here.
 //!
@@ -100,6 +102,7 @@ mod buddy;
 mod budget;
 mod context;
 mod gfp;
+mod pool;
 mod pressure;
 mod raw;
 mod reserve;
@@ -116,6 +119,7 @@ pub use budget::{Budget, FRAME_SIZE, SLAB_HEADER, objects_per_slab};
 pub use context::StdContext;
 pub use context::{InterruptScope, MemallocScope, SingleTask, SoftirqScope, TaskContext};
 pub use gfp::{Gfp, MemallocToken};
+pub use pool::{FillError, Pool, PoolElement, PoolError, PoolSource, PoolStats, Pooled};
 pub use pressure::Pressure;
 pub use raw::{Buffer, CriticalSection, Frame, FrameSource, Object, RawFrame};
 pub use reserve::{
