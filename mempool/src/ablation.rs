@@ -127,6 +127,9 @@ __mechanisms! {
     /// Of a [`SizedCache`](crate::SizedCache). Off: empty reserve-derived slabs stay in the cache,
     /// until it is [shrunk](crate::SizedCache::shrink).
     SlabRelease = "slab-release", "M4";
+    /// Of a [`Pool`](crate::Pool). Off: an element in reserve memory that comes back to a pool below
+    /// its minimum stays, and goes to anybody next.
+    PoolReserveReturn = "pool-reserve-return", "M4";
     /// Of the root of a [`ReserveNode`](crate::ReserveNode) tree, before anything is connected to
     /// it. Off: limits rise, and no frames are set aside for them.
     Backing = "backing", "M5";
@@ -136,4 +139,10 @@ __mechanisms! {
     ChargeLimit = "charge-limit", "M6";
     /// Of a [`ReserveNode`](crate::ReserveNode). Off: what was charged stays charged.
     Uncharge = "uncharge", "M6";
+    /// Of a [`Pool`](crate::Pool). Off: what comes back goes to the source, and what the pool gave
+    /// is lost to it until it is filled again.
+    PoolRefill = "pool-refill", "M6";
+    /// Of a [`Pool`](crate::Pool). Off: the entitled fail, or wait, when the pool is empty, whatever
+    /// is left of the reserve.
+    PoolEntitledRetry = "pool-entitled-retry", "M6";
 }

@@ -10,6 +10,7 @@ use core::task::{Context, Poll, Waker};
 
 use lock_api::{Mutex, RawMutex};
 
+use crate::ablation::{Ablation, Mechanism};
 use crate::{AllocError, Budget, BufferCache, CriticalSection, Gfp};
 
 mod error;
@@ -215,6 +216,21 @@ impl<'s, S: PoolSource + ?Sized, R: RawMutex + Send + Sync> Pool<'_, 's, S, R> {
         self.name
     }
 
+    /// Switches a mechanism of this pool off, for good. A mechanism of another object changes
+    /// nothing.
+    #[cfg(feature = "ablation")]
+    pub fn ablate(&self, mechanism: Mechanism) {
+        self.state.lock().ablation.ablate(mechanism);
+    }
+
+    fn ablation(&self) -> Ablation {
+        if cfg!(feature = "ablation") {
+            self.state.lock().ablation
+        } else {
+            Ablation::NONE
+        }
+    }
+
     fn attempt(&self, gfp: Gfp) -> Option<Pooled<'_, S::Element<'s>>> {
         if let Ok(element) = self.source.alloc_element(gfp | Gfp::NOMEMALLOC) {
             return Some(self.hand_out(element));
@@ -224,7 +240,7 @@ impl<'s, S: PoolSource + ?Sized, R: RawMutex + Send + Sync> Pool<'_, 's, S, R> {
             element.renew(gfp);
             return Some(Pooled::new(element, self));
         }
-        if !self.source.may_dip(gfp) {
+        if !self.source.may_dip(gfp) || self.ablation().off(Mechanism::PoolEntitledRetry) {
             return None;
         }
         let element = self.source.alloc_element(gfp).ok()?;
@@ -276,8 +292,11 @@ impl<'s, S: PoolSource + ?Sized, R: RawMutex + Send + Sync> Keeper<S::Element<'s
     for Pool<'_, 's, S, R>
 {
     fn returned(&self, element: S::Element<'s>) {
+        let ablation = self.ablation();
+        let leaves = element.reserve_derived() && !ablation.off(Mechanism::PoolReserveReturn)
+            || ablation.off(Mechanism::PoolRefill);
         // Memory is free before anybody is woken for it.
-        let stays = if element.reserve_derived() {
+        let stays = if leaves {
             drop(element);
             None
         } else {

@@ -1,6 +1,7 @@
 //! The books of a pool, under its lock.
 
 use super::wait::Waiters;
+use crate::ablation::Ablation;
 
 /// What a pool counted since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,6 +34,7 @@ pub(super) struct State<'p, E> {
     slots: &'p mut [Option<E>],
     pub(super) stats: PoolStats,
     pub(super) waiters: Waiters<'p>,
+    pub(super) ablation: Ablation,
 }
 
 impl<'p, E> State<'p, E> {
@@ -46,6 +48,7 @@ impl<'p, E> State<'p, E> {
             slots,
             stats,
             waiters,
+            ablation: Ablation::NONE,
         }
     }
 

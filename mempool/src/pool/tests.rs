@@ -115,6 +115,42 @@ fn m4_a_reserve_element_never_stays_in_the_pool() {
     assert!(pool.alloc(Gfp::KERNEL).is_err());
 }
 
+#[cfg(feature = "ablation")]
+#[test]
+fn without_its_mechanisms_a_pool_gives_reserve_memory_to_anybody_or_its_own_away() {
+    use crate::Mechanism;
+
+    for (mechanism, emergency, available) in [
+        (None, Some(true), 2),
+        (Some(Mechanism::PoolReserveReturn), Some(true), 2),
+        (Some(Mechanism::PoolRefill), Some(true), 0),
+        (Some(Mechanism::PoolEntitledRetry), None, 2),
+        // Of another object.
+        (Some(Mechanism::Uncharge), Some(true), 2),
+    ] {
+        let (m, token) = reserved();
+        let mut slots = [NONE; 2];
+        let pool: FramePool<'_, '_> = Pool::new("x", &m.zone, &mut slots);
+        if let Some(mechanism) = mechanism {
+            pool.ablate(mechanism);
+        }
+        pool.fill(Gfp::KERNEL).unwrap();
+        let _hog = drain(&m.zone);
+        let kept = [(); 2].map(|()| pool.alloc(Gfp::KERNEL).unwrap());
+        let got = pool.alloc(token.gfp(Gfp::KERNEL)).ok();
+        assert_eq!(got.as_ref().map(Pooled::from_reserve), emergency);
+        drop(got);
+        let anybody = pool.alloc(Gfp::KERNEL).ok();
+        let leaked = mechanism == Some(Mechanism::PoolReserveReturn);
+        assert_eq!(
+            anybody.map(|got| got.from_reserve()),
+            leaked.then_some(true)
+        );
+        drop(kept);
+        assert_eq!(pool.stats().available, available, "{mechanism:?}");
+    }
+}
+
 #[test]
 fn what_comes_back_refills_the_pool_before_the_source() {
     let (m, _) = reserved();
