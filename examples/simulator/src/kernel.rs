@@ -17,6 +17,7 @@ use swapspace::{Instant, Pager};
 
 pub(crate) use self::life::Phase;
 use self::task::Task;
+use crate::disk::Actor;
 use crate::guard::Guard;
 use crate::memory::{Drivers, PacketCache, Truth, Watched};
 use crate::mmu::Mmu;
@@ -76,6 +77,7 @@ pub(crate) struct Parts<'m> {
     pub(crate) truth: &'m Truth,
     pub(crate) token: MemallocToken,
     pub(crate) interrupts: &'m dyn Drivers,
+    pub(crate) disk: &'m dyn Actor,
     pub(crate) cache: &'m dyn PacketCache,
     pub(crate) root: &'m ReserveNode<'m>,
     pub(crate) sockets: &'m SocketTable<'m>,
@@ -143,6 +145,7 @@ impl<'s, 'm, M: Mmu> Kernel<'s, 'm, M> {
         }
         self.lower();
         self.parts.interrupts.release_one();
+        self.parts.disk.step();
         self.check(now);
         next
     }

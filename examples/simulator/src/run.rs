@@ -9,7 +9,7 @@ mod swapper;
 
 use core::mem::ManuallyDrop;
 
-use mempool::{ReserveBacking, ReserveNode, SingleTask, SizedCache, Zone};
+use mempool::{Gfp, Pool, ReserveBacking, ReserveNode, SingleTask, SizedCache, Watermarks, Zone};
 use netreserve::{FlowTable, Ingress, ProtocolMemory, QueueEntry, SkbPool, Slot, SocketTable};
 use swapspace::ExplicitTable;
 
@@ -19,6 +19,7 @@ use self::off::Off;
 pub use self::panics::quiet_panics;
 use self::remains::Remains;
 use self::swapper::{Site, Storage};
+use crate::disk::{self, Disk};
 use crate::kernel::{Kernel, Parts, REQUESTS};
 use crate::memory::{Drivers, Interrupts, Truth, Watched, WatchedCache};
 use crate::mmu::{Hardware, Mmu};
@@ -34,6 +35,7 @@ const QUEUE: usize = 512;
 /// Streams of the seed.
 const ALLOCATORS: [u64; 2] = [20, 23];
 const INTERRUPTS: u64 = 21;
+const DISK: u64 = 24;
 
 const _: () = assert!(REQUESTS == 64, "requests are drawn up to 64");
 
@@ -76,6 +78,18 @@ fn simulate<M: Mmu>(scenario: &Scenario, trace: Trace) -> Outcome {
     let own = usize::from(machine.packet_zone());
     let (packets, packet_memory) = (&zones[own], &watched[own]);
     let interrupts = Interrupts::new(&watched[0], &task, Rng::new(*seed, INTERRUPTS));
+
+    let mut disk_memory = Memory::new(disk::FRAMES);
+    let disk_source = disk_memory.buddy();
+    let disk_zone = <Zone<'_>>::new(&disk_source, &task, Watermarks::default());
+    let disk_zone = disk_zone.expect("there are no marks");
+    disk_zone.grow(disk::RESERVE).expect("it is all free");
+    let mut elements = [const { None }; disk::MINIMUM];
+    let pool: Pool<'_, '_, _> = Pool::new("disk", &disk_zone, &mut elements);
+    off.mempool(|mechanism| pool.ablate(mechanism));
+    pool.fill(Gfp::KERNEL).expect("it is all free");
+    let rng = Rng::new(*seed, DISK);
+    let disk = Disk::new(&disk_zone, &pool, token, rng, findings.clone());
 
     // The reserve, of computed size.
     let root = <ReserveNode<'_>>::root("total", packets);
@@ -133,6 +147,7 @@ fn simulate<M: Mmu>(scenario: &Scenario, trace: Trace) -> Outcome {
         truth: &truth,
         token,
         interrupts: &interrupts,
+        disk: &disk,
         cache: &cache,
         root: &root,
         sockets: &sockets,
