@@ -121,7 +121,7 @@ pub use context::{InterruptScope, MemallocScope, SingleTask, SoftirqScope, TaskC
 pub use gfp::{Gfp, MemallocToken};
 pub use pool::{FillError, Pool, PoolElement, PoolError, PoolSource, PoolStats, Pooled};
 pub use pressure::Pressure;
-pub use raw::{Buffer, CriticalSection, Frame, FrameSource, Object, RawFrame};
+pub use raw::{Buffer, CriticalSection, Frame, FrameSource, Object, RawFrame, SharedBuffer};
 pub use reserve::{
     BackingError, Charge, ChargeError, ChargeWaiters, Reserve, ReserveBacking, ReserveError,
     ReserveNode,

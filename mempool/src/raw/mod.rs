@@ -8,6 +8,7 @@ mod arena;
 mod frame;
 mod lock;
 mod object;
+mod shared;
 mod slab;
 
 pub(crate) use arena::Arena;
@@ -15,5 +16,6 @@ pub(crate) use frame::FrameOwner;
 pub use frame::{Frame, FrameSource, RawFrame};
 pub use lock::CriticalSection;
 pub use object::Object;
+pub use shared::SharedBuffer;
 pub use slab::Buffer;
 pub(crate) use slab::{ObjectHome, Slabs};

@@ -294,6 +294,11 @@ impl<'c> Buffer<'c> {
     pub(super) fn start(&self) -> NonNull<u8> {
         self.object.object
     }
+
+    /// Bytes in the object, without a look at them: somebody else may be writing to a shared one.
+    pub(super) fn size(&self) -> usize {
+        self.len
+    }
 }
 
 impl Drop for Buffer<'_> {
