@@ -8,6 +8,10 @@
 //! A transmit skb is in the ring, or being filled or waiting for room in the ring, or the spare
 //! that is held before a received frame is handed up (N5): `n + 2` again.
 //!
+//! Clones share a buffer, and add nothing while they lie where its skb may. Whoever keeps one after
+//! that, or copies or expands shared emergency skbs, is one more holder: each such skb goes on top of
+//! the ring that is named here.
+//!
 //! That holds for one caller that fills the rings. The slabs are the cache's: several caches, or
 //! slabs of an order above 0, are not covered (see [`Budget`]).
 //!

@@ -9,8 +9,8 @@ use mempool::CriticalSection;
 use crate::ablation::{Ablation, Mechanism};
 use crate::class::{ETHERNET_HEADER, VLAN_TAG, priority_tagged, protocol};
 use crate::{
-    Class, Control, DropCounts, DropReason, FlowTable, Skb, SocketId, SocketTable, classify,
-    classify_outgoing,
+    Class, Control, DropCounts, DropReason, FlowTable, Skb, SkbError, SocketId, SocketTable,
+    classify, classify_outgoing,
 };
 
 /// What became of a received skb.
@@ -48,7 +48,7 @@ pub struct IngressStats {
     /// Frames dropped, received or to be sent, by reason.
     pub dropped: DropCounts,
     /// Frames of VMIO flows among them. Anything but 0 means that the swap connection is being
-    /// fragmented on its way, and must use smaller segments.
+    /// fragmented on its way, and must use smaller segments; or [`DropReason::SharedTag`].
     pub vmio_dropped: u64,
 }
 
@@ -108,7 +108,10 @@ impl<'m> Ingress<'m> {
 
     /// Judges a received frame. What serves the VM comes back without its priority tag, if it had
     /// one: stacks do not expect it.
-    pub fn receive(&self, mut skb: Skb<'m>) -> Verdict<'m> {
+    ///
+    /// A driver hands in skbs that nobody [shares](Skb::is_shared): out of shared bytes no tag can
+    /// be taken, and the frame is dropped ([`DropReason::SharedTag`]).
+    pub fn receive(&self, skb: Skb<'m>) -> Verdict<'m> {
         let emergency = skb.is_emergency();
         let class = classify(skb.data(), self.flows);
         let ablation = self.ablation();
@@ -124,11 +127,7 @@ impl<'m> Ingress<'m> {
             Class::Vmio if ablation.off(Mechanism::VmioBypass) && !self.has_room(&skb) => {
                 DropReason::ProtocolMemoryFull
             }
-            Class::Vmio => {
-                self.count(|stats| stats.vmio += 1);
-                strip_tag(&mut skb);
-                return Verdict::Swap(skb);
-            }
+            Class::Vmio => return self.hand_up(skb, class, |stats| stats.vmio += 1),
             Class::Control(control) if emergency && ablation.off(Mechanism::ControlPlane) => {
                 match control {
                     Control::Arp => DropReason::EmergencyArp,
@@ -136,14 +135,9 @@ impl<'m> Ingress<'m> {
                 }
             }
             Class::Arp if ablation.off(Mechanism::ForeignArp) => {
-                strip_tag(&mut skb);
-                return Verdict::Swap(skb);
+                return self.hand_up(skb, class, |_| ());
             }
-            Class::Control(_) => {
-                self.count(|stats| stats.control += 1);
-                strip_tag(&mut skb);
-                return Verdict::Swap(skb);
-            }
+            Class::Control(_) => return self.hand_up(skb, class, |stats| stats.control += 1),
             Class::Socket {
                 protocol,
                 local_port,
@@ -250,6 +244,22 @@ impl<'m> Ingress<'m> {
             .is_some_and(|to| to[0] & 1 == 0 && *to != self.hardware_addr)
     }
 
+    /// To the swap stack with it.
+    fn hand_up(
+        &self,
+        mut skb: Skb<'m>,
+        class: Class,
+        count: impl FnOnce(&mut IngressStats),
+    ) -> Verdict<'m> {
+        match strip_tag(&mut skb) {
+            Ok(()) => {
+                self.count(count);
+                Verdict::Swap(skb)
+            }
+            Err(_) => Verdict::Dropped(self.discard(skb, class, DropReason::SharedTag)),
+        }
+    }
+
     fn discard(&self, skb: Skb<'m>, class: Class, reason: DropReason) -> DropReason {
         drop(skb);
         self.count_drop(class, reason);
@@ -270,12 +280,13 @@ impl<'m> Ingress<'m> {
 }
 
 /// Moves the addresses over the tag.
-fn strip_tag(skb: &mut Skb<'_>) {
+fn strip_tag(skb: &mut Skb<'_>) -> Result<(), SkbError> {
     if priority_tagged(skb.data()) {
-        skb.data_mut().copy_within(..ETHERNET_HEADER - 2, VLAN_TAG);
-        // A tagged frame is longer than its tag.
-        let _ = skb.pull(VLAN_TAG);
+        skb.try_data_mut()?
+            .copy_within(..ETHERNET_HEADER - 2, VLAN_TAG);
+        skb.skip(VLAN_TAG)?;
     }
+    Ok(())
 }
 
 impl fmt::Debug for Ingress<'_> {

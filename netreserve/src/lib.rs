@@ -21,9 +21,10 @@
 //!          somebody         └──▶ dropped, counted by reason (N2)
 //! ```
 //! An [`Skb`] whose memory came out of the reserve is an *emergency* skb and carries its
-//! [charge](mempool::Charge). [`Ingress`] lets it through to the swap stack, or frees it at once. A
-//! connection serves the VM (VMIO) while it is in the [`FlowTable`]. How large the reserve must be
-//! follows from the sizes of the rings alone: see [`budget()`].
+//! [charge](mempool::Charge); so do its clones, together, and its copies, each its own (N3).
+//! [`Ingress`] lets it through to the swap stack, or frees it at once. A connection serves the VM
+//! (VMIO) while it is in the [`FlowTable`]. How large the reserve must be follows from the sizes of
+//! the rings alone: see [`budget()`].
 //!
 //! # Example
 //!

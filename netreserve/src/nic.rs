@@ -6,14 +6,33 @@ use crate::{DropReason, Skb, SkbPool};
 ///
 /// The sizes of both rings are constants and go into the budget (N4): see
 /// [`rx_budget`](crate::rx_budget) and [`tx_budget`](crate::tx_budget).
+///
+/// # Direct memory access
+///
+/// Nothing is copied on the way to the card: the skb goes into the ring, and the card gets its address
+/// and length. These are `data().as_ptr()` and `len()` of a frame to be sent; of a buffer to be filled,
+/// those of what `put(tailroom())` returned, to be cut with [`trim`](Skb::trim) to what came. Both stay
+/// the same wherever the skb is moved to. The memory is what the frame source handed out, so that what
+/// the card must be told of it (bus addresses, cache maintenance) is known there.
+///
+/// The driver drops a sent skb when the card has said that it is done with it, not before: the memory
+/// is another packet's at once, and its charge ends. To stop a card that does not answer, reset it
+/// first. A buffer that the card may still write to must stay in the ring, or be
+/// [forgotten](core::mem::forget) together with its charge.
+///
+/// A frame to be sent may be a [clone](Skb::try_clone), whose sender keeps the bytes to send them
+/// again: the card and everybody else only read them. A driver that writes a header in front of frames
+/// [pushes](Skb::push) it; for [`SkbError::Shared`](crate::SkbError::Shared) it needs a descriptor of
+/// its own for the header, or [`SkbPool::expand`].
 pub trait Nic<'m> {
     /// Refills the receive ring from `pool`, as far as it has skbs, and returns the next frame.
     ///
     /// `None` if no frame has come, or if none could come because the ring is empty. The skb's
-    /// data is the whole Ethernet frame without its check sequence.
+    /// data is the whole Ethernet frame without its check sequence, and nobody shares it.
     fn receive(&mut self, pool: &SkbPool<'m>) -> Option<Skb<'m>>;
 
-    /// Puts a finished Ethernet frame into the transmit ring.
+    /// Puts a finished Ethernet frame into the transmit ring, as it is: the skb is the ring's until the
+    /// card has read it, and is dropped then.
     ///
     /// # Errors
     ///

@@ -1,11 +1,17 @@
 //! Where skbs come from: ordinary memory first, then the reserve, charged.
 
+mod copy;
+
 use core::fmt;
 
 use lock_api::Mutex;
-use mempool::{AllocError, BufferCache, ChargeError, CriticalSection, Gfp, MemallocToken, Reserve};
+use mempool::{
+    AllocError, Buffer, BufferCache, Charge, ChargeError, CriticalSection, Gfp, MemallocToken,
+    Reserve,
+};
 
 use crate::ablation::{Ablation, Mechanism};
+use crate::skb::Side;
 use crate::{FlowTable, Skb};
 
 /// Allocates skbs for receiving and for sending.
@@ -76,6 +82,15 @@ pub struct PoolStats {
     pub tx: AllocStats,
 }
 
+impl PoolStats {
+    fn of(&mut self, side: Side) -> &mut AllocStats {
+        match side {
+            Side::Rx => &mut self.rx,
+            Side::Tx => &mut self.tx,
+        }
+    }
+}
+
 impl<'m> SkbPool<'m> {
     /// A pool over `cache`, whose emergency skbs are charged in bytes to `rx` and `tx`.
     ///
@@ -122,7 +137,7 @@ impl<'m> SkbPool<'m> {
     ///
     /// [`SkbAllocError`]: neither ordinary memory nor the reserve may be had.
     pub fn alloc_rx(&self) -> Result<Skb<'m>, SkbAllocError> {
-        self.alloc(self.rx, |stats| &mut stats.rx)
+        self.alloc(Side::Rx)
     }
 
     /// An skb for a VMIO sender. What is sent in it must serve the VM if it turns out to be an
@@ -132,7 +147,7 @@ impl<'m> SkbPool<'m> {
     ///
     /// [`SkbAllocError`]: neither ordinary memory nor the reserve may be had.
     pub fn alloc_tx(&self) -> Result<Skb<'m>, SkbAllocError> {
-        self.alloc(self.tx, |stats| &mut stats.tx)
+        self.alloc(Side::Tx)
     }
 
     /// An skb for any sender: never of the reserve.
@@ -141,15 +156,15 @@ impl<'m> SkbPool<'m> {
     ///
     /// [`SkbAllocError::Memory`]: no ordinary memory may be had.
     pub fn alloc_tx_ordinary(&self) -> Result<Skb<'m>, SkbAllocError> {
-        let result = self.ordinary().map_err(SkbAllocError::Memory);
-        self.counted(result, |stats| &mut stats.tx)
+        let result = self.ordinary(Side::Tx).map_err(SkbAllocError::Memory);
+        self.counted(result, Side::Tx)
     }
 
     /// Exchanges an emergency transmit skb without data for an ordinary one, if one can be had; it
     /// counts as a failure of nobody's when none can.
     #[cfg(feature = "smoltcp")]
     pub(crate) fn exchange_tx(&self, skb: Skb<'m>) -> Skb<'m> {
-        match self.ordinary() {
+        match self.ordinary(Side::Tx) {
             Ok(ordinary) => {
                 self.state.lock().stats.tx.ordinary += 1;
                 ordinary
@@ -179,27 +194,26 @@ impl<'m> SkbPool<'m> {
         }
     }
 
-    fn alloc(
-        &self,
-        node: &'m dyn Reserve,
-        side: fn(&mut PoolStats) -> &mut AllocStats,
-    ) -> Result<Skb<'m>, SkbAllocError> {
-        let ablation = self.ablation();
-        let open = || self.flows.any() || ablation.off(Mechanism::FlowGate);
-        let early = if ablation.off(Mechanism::OrdinaryFirst) && open() {
-            self.emergency(node).ok()
+    fn alloc(&self, side: Side) -> Result<Skb<'m>, SkbAllocError> {
+        let early = if self.ablation().off(Mechanism::OrdinaryFirst) && self.open() {
+            self.emergency(side).ok()
         } else {
             None
         };
-        let result = match early.map_or_else(|| self.ordinary(), Ok) {
-            Err(error) if !open() => Err(SkbAllocError::Memory(error)),
-            Err(_) => self.emergency(node),
+        let result = match early.map_or_else(|| self.ordinary(side), Ok) {
+            Err(error) if !self.open() => Err(SkbAllocError::Memory(error)),
+            Err(_) => self.emergency(side),
             Ok(skb) => Ok(skb),
         };
         self.counted(result, side)
     }
 
-    fn ordinary(&self) -> Result<Skb<'m>, AllocError> {
+    /// Whether the reserve may be touched (N1).
+    fn open(&self) -> bool {
+        self.flows.any() || self.ablation().off(Mechanism::FlowGate)
+    }
+
+    fn ordinary(&self, side: Side) -> Result<Skb<'m>, AllocError> {
         // Without NOMEMALLOC a caller in a memalloc scope would dip uncharged.
         let gfp = if self.ablation().off(Mechanism::BestEffort) {
             Gfp::ATOMIC
@@ -207,13 +221,11 @@ impl<'m> SkbPool<'m> {
             Gfp::ATOMIC | Gfp::NOMEMALLOC
         };
         let buffer = self.cache.alloc(gfp)?;
-        Ok(Skb::new(buffer, None, self.headroom))
+        Ok(self.skb(buffer, None, side))
     }
 
-    fn emergency(&self, node: &'m dyn Reserve) -> Result<Skb<'m>, SkbAllocError> {
-        let charge = node
-            .charge(self.cache.object_size())
-            .map_err(SkbAllocError::Reserve)?;
+    fn emergency(&self, side: Side) -> Result<Skb<'m>, SkbAllocError> {
+        let charge = self.charge(side)?;
         let buffer = self
             .cache
             .alloc(self.token.gfp(Gfp::ATOMIC))
@@ -223,16 +235,29 @@ impl<'m> SkbPool<'m> {
         let keep =
             buffer.from_reserve() || off(Mechanism::RetryOrdinary) || off(Mechanism::OrdinaryFirst);
         let charge = (keep && !off(Mechanism::ChargeWithSkb)).then_some(charge);
-        Ok(Skb::new(buffer, charge, self.headroom))
+        Ok(self.skb(buffer, charge, side))
+    }
+
+    fn charge(&self, side: Side) -> Result<Charge<'m>, SkbAllocError> {
+        let node = match side {
+            Side::Rx => self.rx,
+            Side::Tx => self.tx,
+        };
+        node.charge(self.cache.object_size())
+            .map_err(SkbAllocError::Reserve)
+    }
+
+    fn skb(&self, buffer: Buffer<'m>, charge: Option<Charge<'m>>, side: Side) -> Skb<'m> {
+        Skb::new(buffer, charge, self.headroom, side, self.ablation())
     }
 
     fn counted(
         &self,
         result: Result<Skb<'m>, SkbAllocError>,
-        side: fn(&mut PoolStats) -> &mut AllocStats,
+        side: Side,
     ) -> Result<Skb<'m>, SkbAllocError> {
         let mut state = self.state.lock();
-        let counters = side(&mut state.stats);
+        let counters = state.stats.of(side);
         match &result {
             Ok(skb) if skb.is_emergency() => counters.emergency += 1,
             Ok(_) => counters.ordinary += 1,
@@ -258,8 +283,11 @@ impl fmt::Debug for SkbPool<'_> {
 pub enum SkbAllocError {
     /// No memory that this caller may have.
     Memory(AllocError),
-    /// No ordinary memory, and all of the reserve that this side may hold is charged.
+    /// No ordinary memory, or none that would do, and all of the reserve that this side may hold is
+    /// charged.
     Reserve(ChargeError),
+    /// No skb of the pool has room for the data behind that much headroom.
+    TooLarge,
 }
 
 impl fmt::Display for SkbAllocError {
@@ -267,6 +295,7 @@ impl fmt::Display for SkbAllocError {
         match self {
             SkbAllocError::Memory(error) => write!(f, "no packet buffer: {error}"),
             SkbAllocError::Reserve(error) => write!(f, "no packet buffer of the reserve: {error}"),
+            SkbAllocError::TooLarge => f.write_str("no packet buffer has so much room"),
         }
     }
 }

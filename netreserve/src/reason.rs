@@ -51,6 +51,8 @@ reasons! {
     Malformed = "malformed",
     /// Sent to the hardware address of another host.
     OtherHost = "other_host",
+    /// Its priority tag cannot be taken out, because another skb shares its bytes.
+    SharedTag = "shared_tag",
     /// ARP of a neighbour that no VMIO flow depends on: it could evict one that matters.
     ForeignArp = "foreign_arp",
     /// A fragment; nobody puts packets together here.

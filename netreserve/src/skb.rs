@@ -1,8 +1,12 @@
 //! Packet buffers.
 
+mod share;
+
 use core::fmt;
 
-use mempool::{Buffer, Charge};
+use mempool::{Buffer, Charge, SharedBuffer};
+
+use crate::ablation::Ablation;
 
 /// An owned packet buffer: headroom, data, tailroom.
 ///
@@ -11,8 +15,21 @@ use mempool::{Buffer, Charge};
 ///        push ◀──┘└──▶ pull  trim ◀──┘└──▶ put
 /// ```
 /// An skb that carries a charge is an *emergency* skb: its memory came out of the reserve. The
-/// charge travels with the buffer and ends after it (N3, M6). There is no clone and no copy; an
-/// owner moves it on or drops it. Every operation is O(1).
+/// charge travels with the buffer and ends after it (N3, M6).
+///
+/// # Sharing
+///
+/// [`try_clone`](Skb::try_clone) and [`split`](Skb::split) make a second skb over the same bytes,
+/// with ends of its own. While there are several, the bytes can only be read: what would write to
+/// them is refused with [`SkbError::Shared`], and [`SkbPool::expand`](crate::SkbPool::expand) makes
+/// such an skb the owner of a copy. The last one that is left can write again. A clone of an
+/// emergency skb is an emergency skb; their one charge ends with the last of them.
+/// [`SkbPool::copy`](crate::SkbPool::copy) makes an skb with bytes of its own.
+///
+/// An skb is one run of bytes, without page fragments, so that its headers can be read and a card
+/// can be told one address.
+///
+/// Every operation is O(1).
 ///
 /// ```
 /// # use mempool::{Buddy, FrameEntry, ReserveNode, SingleTask, SizedCache, Watermarks, Zone};
@@ -31,38 +48,83 @@ use mempool::{Buffer, Charge};
 /// skb.push(7)?.copy_from_slice(b"header:");
 /// assert_eq!(skb.data(), b"header:data");
 /// assert_eq!(skb.push(7), Err(SkbError::NoHeadroom));
+///
+/// let mut clone = skb.try_clone()?;
+/// assert_eq!(clone.skip(7)?, b"header:");
+/// assert_eq!((skb.data(), clone.data()), (&b"header:data"[..], &b"data"[..]));
+/// assert_eq!(clone.put(1), Err(SkbError::Shared));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Skb<'m> {
-    // Fields drop in this order: the buffer is free before its charge ends (M6).
-    buffer: Buffer<'m>,
+    // Fields drop in this order: the memory is free before its charge ends (M6).
+    bytes: Bytes<'m>,
+    /// Of bytes of its own; that of shared bytes lies with them.
     charge: Option<Charge<'m>>,
     head: usize,
     len: usize,
+    side: Side,
+    ablation: Ablation,
+}
+
+/// Where the bytes are. `head + len` never exceeds them.
+enum Bytes<'m> {
+    Own(Buffer<'m>),
+    /// With the charge behind them, which ends with the last owner (N3).
+    Shared(SharedBuffer<'m, Option<Charge<'m>>>),
+    /// On the way from one to the other; nobody else sees this.
+    Moving,
+}
+
+/// What an skb was allocated for: whose node it is charged to, and who counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Rx,
+    Tx,
 }
 
 impl<'m> Skb<'m> {
     /// An skb without data, behind `headroom` bytes (or as many as there are).
-    pub(crate) fn new(buffer: Buffer<'m>, charge: Option<Charge<'m>>, headroom: usize) -> Self {
+    pub(crate) fn new(
+        buffer: Buffer<'m>,
+        charge: Option<Charge<'m>>,
+        headroom: usize,
+        side: Side,
+        ablation: Ablation,
+    ) -> Self {
         let head = headroom.min(buffer.len());
         Skb {
-            buffer,
+            bytes: Bytes::Own(buffer),
             charge,
             head,
             len: 0,
+            side,
+            ablation,
         }
+    }
+
+    pub(crate) fn side(&self) -> Side {
+        self.side
     }
 
     /// Whether its memory came out of the reserve, and is charged.
     #[must_use]
     pub fn is_emergency(&self) -> bool {
-        self.charge.is_some()
+        match &self.bytes {
+            Bytes::Shared(shared) => shared.value().is_some() || self.charge.is_some(),
+            Bytes::Own(_) | Bytes::Moving => self.charge.is_some(),
+        }
     }
 
-    /// Bytes of memory that it holds, whatever it carries: the unit of all accounting.
+    /// Bytes of memory that it holds, whatever it carries: the unit of all accounting. An skb that
+    /// shares its bytes holds all of them, as each of the others does: whatever becomes of those,
+    /// this one keeps so much from being free.
     #[must_use]
     pub fn truesize(&self) -> usize {
-        self.buffer.len()
+        match &self.bytes {
+            Bytes::Own(buffer) => buffer.len(),
+            Bytes::Shared(shared) => shared.object_size(),
+            Bytes::Moving => 0,
+        }
     }
 
     /// Bytes of data.
@@ -83,22 +145,45 @@ impl<'m> Skb<'m> {
         self.head
     }
 
-    /// Bytes behind the data.
+    /// Bytes behind the data; while the skb is shared, without those that hold its owners together.
     #[must_use]
     pub fn tailroom(&self) -> usize {
-        self.buffer.len() - self.head - self.len
+        let end = match &self.bytes {
+            // The others are gone, and what held them together with them, once it is written to.
+            Bytes::Shared(shared) if shared.is_unique() => shared.object_size(),
+            _ => self.room().len(),
+        };
+        end - self.head - self.len
     }
 
-    /// The data.
+    /// The data. Its address stays the same, wherever the skb is moved to, until the skb is dropped
+    /// or [expanded](crate::SkbPool::expand): a card may be told it, see [`Nic`](crate::Nic).
     #[must_use]
     pub fn data(&self) -> &[u8] {
-        &self.buffer[self.head..self.head + self.len]
+        &self.room()[self.head..self.head + self.len]
     }
 
-    /// The data.
+    /// The data, for writing.
+    ///
+    /// # Panics
+    ///
+    /// If the skb is [shared](Skb::is_shared), as it can be only after a
+    /// [`try_clone`](Skb::try_clone) or a [`split`](Skb::split); see
+    /// [`try_data_mut`](Skb::try_data_mut).
     #[must_use]
     pub fn data_mut(&mut self) -> &mut [u8] {
-        &mut self.buffer[self.head..self.head + self.len]
+        self.try_data_mut()
+            .expect("shared bytes are not written to")
+    }
+
+    /// The data, for writing.
+    ///
+    /// # Errors
+    ///
+    /// [`SkbError::Shared`].
+    pub fn try_data_mut(&mut self) -> Result<&mut [u8], SkbError> {
+        let data = self.head..self.head + self.len;
+        Ok(&mut self.room_mut()?[data])
     }
 
     /// Turns `n` bytes of tailroom into headroom; only while there is no data.
@@ -110,7 +195,8 @@ impl<'m> Skb<'m> {
         if !self.is_empty() {
             return Err(SkbError::NotEmpty);
         }
-        if n > self.tailroom() {
+        self.unshare();
+        if n > self.room().len() - self.head {
             return Err(SkbError::NoTailroom);
         }
         self.head += n;
@@ -121,46 +207,63 @@ impl<'m> Skb<'m> {
     ///
     /// # Errors
     ///
-    /// [`SkbError::NoTailroom`]; nothing has changed.
+    /// [`SkbError::Shared`], [`SkbError::NoTailroom`]; nothing has changed.
     pub fn put(&mut self, n: usize) -> Result<&mut [u8], SkbError> {
-        if n > self.tailroom() {
+        let end = self.head + self.len;
+        if n > self.room_mut()?.len() - end {
             return Err(SkbError::NoTailroom);
         }
-        let end = self.head + self.len;
         self.len += n;
-        Ok(&mut self.buffer[end..end + n])
+        Ok(&mut self.room_mut()?[end..end + n])
     }
 
     /// Adds `n` bytes in front and returns them. They hold whatever the last owner left.
     ///
     /// # Errors
     ///
-    /// [`SkbError::NoHeadroom`]; nothing has changed.
+    /// [`SkbError::NoHeadroom`], [`SkbError::Shared`]; nothing has changed.
     pub fn push(&mut self, n: usize) -> Result<&mut [u8], SkbError> {
-        if n > self.head {
-            return Err(SkbError::NoHeadroom);
-        }
-        self.head -= n;
+        let head = self.head.checked_sub(n).ok_or(SkbError::NoHeadroom)?;
+        let end = self.head;
+        self.room_mut()?;
+        self.head = head;
         self.len += n;
-        Ok(&mut self.buffer[self.head..self.head + n])
+        Ok(&mut self.room_mut()?[head..end])
     }
 
-    /// Takes `n` bytes off the front and returns them.
+    /// Takes `n` bytes off the front and returns them, for writing; [`skip`](Skb::skip) does the
+    /// same for reading.
     ///
     /// # Errors
     ///
-    /// [`SkbError::TooShort`]; nothing has changed.
+    /// [`SkbError::TooShort`], [`SkbError::Shared`]; nothing has changed.
     pub fn pull(&mut self, n: usize) -> Result<&mut [u8], SkbError> {
+        if n > self.len {
+            return Err(SkbError::TooShort);
+        }
+        self.room_mut()?;
+        let start = self.head;
+        self.head += n;
+        self.len -= n;
+        Ok(&mut self.room_mut()?[start..start + n])
+    }
+
+    /// Takes `n` bytes off the front and returns them, of a shared skb as well.
+    ///
+    /// # Errors
+    ///
+    /// [`SkbError::TooShort`] if there are fewer; nothing has changed.
+    pub fn skip(&mut self, n: usize) -> Result<&[u8], SkbError> {
         if n > self.len {
             return Err(SkbError::TooShort);
         }
         let start = self.head;
         self.head += n;
         self.len -= n;
-        Ok(&mut self.buffer[start..start + n])
+        Ok(&self.room()[start..start + n])
     }
 
-    /// Cuts the data to `n` bytes.
+    /// Cuts the data to `n` bytes; the others that share them keep theirs.
     ///
     /// # Errors
     ///
@@ -172,6 +275,23 @@ impl<'m> Skb<'m> {
         self.len = n;
         Ok(())
     }
+
+    /// All bytes that headroom, data and tailroom can have as things are.
+    fn room(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Own(buffer) => buffer,
+            Bytes::Shared(shared) => shared,
+            Bytes::Moving => &[],
+        }
+    }
+
+    fn room_mut(&mut self) -> Result<&mut [u8], SkbError> {
+        self.unshare();
+        match &mut self.bytes {
+            Bytes::Own(buffer) => Ok(buffer),
+            Bytes::Shared(_) | Bytes::Moving => Err(SkbError::Shared),
+        }
+    }
 }
 
 impl fmt::Debug for Skb<'_> {
@@ -181,6 +301,7 @@ impl fmt::Debug for Skb<'_> {
             .field("len", &self.len)
             .field("truesize", &self.truesize())
             .field("emergency", &self.is_emergency())
+            .field("shared", &self.is_shared())
             .finish_non_exhaustive()
     }
 }
@@ -198,6 +319,8 @@ pub enum SkbError {
     TooShort,
     /// There is data already.
     NotEmpty,
+    /// Other skbs read the same bytes.
+    Shared,
 }
 
 impl fmt::Display for SkbError {
@@ -207,11 +330,14 @@ impl fmt::Display for SkbError {
             SkbError::NoTailroom => "not so many bytes lie behind the data",
             SkbError::TooShort => "there are fewer bytes of data",
             SkbError::NotEmpty => "there is data already",
+            SkbError::Shared => "other packets share the bytes",
         })
     }
 }
 
 impl core::error::Error for SkbError {}
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

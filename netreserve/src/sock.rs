@@ -18,7 +18,8 @@ const NIL: u32 = u32::MAX;
 ///
 /// All queues share one storage of entries and are bounded three times: each socket by its `rcvbuf`,
 /// each protocol by its [memory limit](ProtocolMemory), all together by the entries. Sizes are
-/// [truesizes](Skb::truesize), in bytes.
+/// [truesizes](Skb::truesize), in bytes. A clone counts as much as its original: each queue is bounded
+/// as if nobody shared with it, and all of them together never hold more memory than is counted.
 ///
 /// Shared by reference: one thread delivers, the owners receive. Every operation takes O(1) while a
 /// quarter of the socket slots is empty, except where stated.

@@ -1,0 +1,168 @@
+//! Skbs made of others: by the same rules as these (N2, N3).
+
+use mempool::{AllocError, Buffer, Gfp};
+
+use super::{SkbAllocError, SkbPool};
+use crate::Skb;
+use crate::ablation::Mechanism;
+use crate::skb::Side;
+
+impl<'m> SkbPool<'m> {
+    /// An skb with a copy of the data, behind as much headroom (`skb_copy`). O(len).
+    ///
+    /// What is ordinary stays ordinary: its copy never comes out of the reserve. The copy of an
+    /// emergency skb is an emergency skb, charged to the node of its side wherever its memory came
+    /// from: whoever refuses the one refuses the other.
+    ///
+    /// # Errors
+    ///
+    /// [`SkbAllocError`]; nothing has changed, and nothing stays charged.
+    ///
+    /// ```
+    /// # use mempool::{Buddy, FrameEntry, ReserveNode, SingleTask, SizedCache, Watermarks, Zone};
+    /// # use netreserve::{FlowTable, SkbPool};
+    /// # let (mut memory, mut table) = (vec![0u8; 17 * 4096], [FrameEntry::EMPTY; 17]);
+    /// # let source = <Buddy>::new(&mut memory, &mut table)?;
+    /// # let task = SingleTask::new();
+    /// # let zone = <Zone>::new(&source, &task, Watermarks::default())?;
+    /// # let (rx, tx) = (<ReserveNode>::new("rx"), <ReserveNode>::new("tx"));
+    /// # let cache = <SizedCache>::new("skb", &zone, 2016, 0)?;
+    /// # let flows = FlowTable::new(&mut [], &mut []);
+    /// # let pool = SkbPool::new(&cache, &rx, &tx, &flows, zone.claim_memalloc().unwrap());
+    /// # let mut skb = pool.alloc_tx()?;
+    /// skb.put(4)?.copy_from_slice(b"data");
+    /// let mut copy = pool.copy(&skb)?;
+    /// copy.data_mut()[0] = b'D';
+    /// assert_eq!((skb.data(), copy.data()), (&b"data"[..], &b"Data"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn copy(&self, skb: &Skb<'m>) -> Result<Skb<'m>, SkbAllocError> {
+        self.copy_behind(skb, &[], skb.headroom())
+    }
+
+    /// An skb with a copy of the data of several, one after the other, behind the headroom of the
+    /// first (`skb_linearize`). O(len).
+    ///
+    /// For a packet in pieces, whether it was [split](Skb::split) or a card put it into several
+    /// buffers. It is an emergency skb if any of them is, and charged as the first of those.
+    ///
+    /// # Errors
+    ///
+    /// See [`copy`](SkbPool::copy); [`SkbAllocError::TooLarge`] if it does not fit into one skb.
+    ///
+    /// ```
+    /// # use mempool::{Buddy, FrameEntry, ReserveNode, SingleTask, SizedCache, Watermarks, Zone};
+    /// # use netreserve::{FlowTable, SkbPool};
+    /// # let (mut memory, mut table) = (vec![0u8; 17 * 4096], [FrameEntry::EMPTY; 17]);
+    /// # let source = <Buddy>::new(&mut memory, &mut table)?;
+    /// # let task = SingleTask::new();
+    /// # let zone = <Zone>::new(&source, &task, Watermarks::default())?;
+    /// # let (rx, tx) = (<ReserveNode>::new("rx"), <ReserveNode>::new("tx"));
+    /// # let cache = <SizedCache>::new("skb", &zone, 2016, 0)?;
+    /// # let flows = FlowTable::new(&mut [], &mut []);
+    /// # let pool = SkbPool::new(&cache, &rx, &tx, &flows, zone.claim_memalloc().unwrap());
+    /// # let mut skb = pool.alloc_tx()?;
+    /// skb.put(10)?.copy_from_slice(b"header:abc");
+    /// let body = [skb.split(7)?];
+    /// skb.trim(6)?;
+    /// assert_eq!(pool.linearize(&skb, &body)?.data(), b"headerabc");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn linearize(&self, first: &Skb<'m>, others: &[Skb<'m>]) -> Result<Skb<'m>, SkbAllocError> {
+        self.copy_behind(first, others, first.headroom())
+    }
+
+    /// The same skb with bytes of its own, and `headroom` of them in front of the data, or more
+    /// (`pskb_expand_head`). O(len) if the data has to be moved.
+    ///
+    /// An skb that is alone keeps its memory: the data is moved up in it, and no memory is needed.
+    /// One that is [shared](Skb::is_shared) is exchanged for a [copy](SkbPool::copy), and the other
+    /// skbs keep what they had; this takes an skb more while it lasts, and for good unless the last
+    /// of the others goes.
+    ///
+    /// # Errors
+    ///
+    /// See [`copy`](SkbPool::copy); [`SkbAllocError::TooLarge`] if the data does not fit behind so
+    /// much headroom. The skb comes back as it was.
+    ///
+    /// ```
+    /// # use mempool::{Buddy, FrameEntry, ReserveNode, SingleTask, SizedCache, Watermarks, Zone};
+    /// # use netreserve::{FlowTable, SkbError, SkbPool};
+    /// # let (mut memory, mut table) = (vec![0u8; 17 * 4096], [FrameEntry::EMPTY; 17]);
+    /// # let source = <Buddy>::new(&mut memory, &mut table)?;
+    /// # let task = SingleTask::new();
+    /// # let zone = <Zone>::new(&source, &task, Watermarks::default())?;
+    /// # let (rx, tx) = (<ReserveNode>::new("rx"), <ReserveNode>::new("tx"));
+    /// # let cache = <SizedCache>::new("skb", &zone, 2016, 0)?;
+    /// # let flows = FlowTable::new(&mut [], &mut []);
+    /// # let pool = SkbPool::new(&cache, &rx, &tx, &flows, zone.claim_memalloc().unwrap());
+    /// # let mut skb = pool.alloc_tx()?;
+    /// skb.put(4)?.copy_from_slice(b"data");
+    /// let kept = skb.try_clone()?; // to send it again
+    /// skb = pool.expand(skb, 12).map_err(|(error, _)| error)?;
+    /// skb.push(12)?.copy_from_slice(b"virtio-net: ");
+    /// assert_eq!((skb.data(), kept.data()), (&b"virtio-net: data"[..], &b"data"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn expand(
+        &self,
+        mut skb: Skb<'m>,
+        headroom: usize,
+    ) -> Result<Skb<'m>, (SkbAllocError, Skb<'m>)> {
+        if skb.unshare() && skb.make_headroom(headroom) {
+            return Ok(skb);
+        }
+        self.copy_behind(&skb, &[], headroom.max(skb.headroom()))
+            .map_err(|error| (error, skb))
+    }
+
+    fn copy_behind(
+        &self,
+        first: &Skb<'m>,
+        others: &[Skb<'m>],
+        headroom: usize,
+    ) -> Result<Skb<'m>, SkbAllocError> {
+        let parts = || core::iter::once(first).chain(others);
+        let end = parts().try_fold(headroom, |end, skb| end.checked_add(skb.len()));
+        let copy = if end.is_none_or(|end| end > self.cache.object_size()) {
+            Err(SkbAllocError::TooLarge)
+        } else if let Some(emergency) = parts().find(|skb| skb.is_emergency()) {
+            self.another_emergency(emergency.side())
+        } else {
+            self.ordinary(first.side()).map_err(SkbAllocError::Memory)
+        };
+        let copy = copy.map(|mut copy| {
+            copy.restart(headroom);
+            for skb in parts() {
+                let room = copy
+                    .put(skb.len())
+                    .expect("just measured, and nobody shares it");
+                room.copy_from_slice(skb.data());
+            }
+            copy
+        });
+        let side = copy.as_ref().map_or(first.side(), Skb::side);
+        self.counted(copy, side)
+    }
+
+    /// An emergency skb: its charge comes first (M6), and stays though ordinary memory may be had.
+    fn another_emergency(&self, side: Side) -> Result<Skb<'m>, SkbAllocError> {
+        let charge = self.charge(side)?;
+        let buffer = self.reserve_buffer().map_err(SkbAllocError::Memory)?;
+        // Off: the copy looks ordinary.
+        let charged = !self.ablation().off(Mechanism::ChargeWithCopy);
+        Ok(self.skb(buffer, charged.then_some(charge), side))
+    }
+
+    /// Ordinary memory, or that of the reserve while it is open (N1).
+    fn reserve_buffer(&self) -> Result<Buffer<'m>, AllocError> {
+        let ordinary = self.cache.alloc(Gfp::ATOMIC | Gfp::NOMEMALLOC);
+        match ordinary {
+            Err(_) if self.open() => self.cache.alloc(self.token.gfp(Gfp::ATOMIC)),
+            done => done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
