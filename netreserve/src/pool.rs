@@ -22,6 +22,10 @@ use crate::{FlowTable, Skb};
 /// hold of the reserve; [`rx_limit`](crate::rx_limit) and [`tx_limit`](crate::tx_limit) say how
 /// much that must be.
 ///
+/// The memory is that of the cache: slabs in the frames of a zone, which come out of memory that the
+/// caller gave to a [`Buddy`](mempool::Buddy), or from the kernel's own
+/// [`FrameSource`](mempool::FrameSource).
+///
 /// Shared by reference. O(1), but for the making of a slab.
 ///
 /// ```

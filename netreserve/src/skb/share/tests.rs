@@ -12,9 +12,18 @@ fn short_of_memory() -> (Machine, crate::testbed::Hog) {
     (m, hog)
 }
 
+/// What signatures of users rely on.
 #[test]
-fn an_skb_is_no_larger_than_what_errors_may_carry() {
-    assert!(size_of::<Skb<'_>>() <= 13 * size_of::<usize>());
+fn an_skb_is_small_goes_anywhere_and_may_be_lent_for_less() {
+    fn anywhere<T: Send + Sync>() {}
+    fn shorter<'a>(skb: Skb<'static>, _: &'a ()) -> Skb<'a> {
+        skb
+    }
+    anywhere::<Skb<'_>>();
+    let m = machine();
+    drop(shorter(m.skb(&[]), &()));
+    // Errors carry an skb back: with more than 128 bytes they are too large to be handed around.
+    assert!(size_of::<Result<(), (crate::SkbAllocError, Skb<'_>)>>() <= 128);
 }
 
 #[test]
@@ -85,6 +94,13 @@ fn the_whole_size_is_there_before_and_after() {
     );
     skb.trim(SKB - Skb::SHARE_ROOM).unwrap();
     assert!(skb.try_clone().is_ok());
+
+    // Few bytes, but at the end.
+    let mut skb = m.skb(&[]);
+    skb.reserve(SKB - 4).unwrap();
+    skb.put(4).unwrap().copy_from_slice(b"data");
+    assert_eq!(skb.try_clone().unwrap_err(), SkbError::NoTailroom);
+    assert_eq!(skb.data(), b"data");
 }
 
 #[test]
