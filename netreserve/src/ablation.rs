@@ -12,9 +12,6 @@ mempool::__mechanisms! {
     /// Of a [`SkbPool`](crate::SkbPool), for the skbs that it allocates from then on. Off: the charge
     /// stays with the skb that was cloned or split, and ends with it; the others look ordinary.
     ChargeWithClone = "charge-with-clone", "N3";
-    /// Of a [`SkbPool`](crate::SkbPool). Off: the charge of a copy ends as soon as the copy is made,
-    /// which is no emergency skb then.
-    ChargeWithCopy = "charge-with-copy", "N3";
     /// Of a [`SkbPool`](crate::SkbPool). Off: an skb stays charged though ordinary memory came free
     /// for it.
     RetryOrdinary = "retry-ordinary", "M6";

@@ -199,17 +199,21 @@ impl<'m> SkbPool<'m> {
     }
 
     fn alloc(&self, side: Side) -> Result<Skb<'m>, SkbAllocError> {
+        self.counted(self.attempt(side), side)
+    }
+
+    /// Ordinary memory first, then the reserve, charged (N1, M6).
+    fn attempt(&self, side: Side) -> Result<Skb<'m>, SkbAllocError> {
         let early = if self.ablation().off(Mechanism::OrdinaryFirst) && self.open() {
             self.emergency(side).ok()
         } else {
             None
         };
-        let result = match early.map_or_else(|| self.ordinary(side), Ok) {
+        match early.map_or_else(|| self.ordinary(side), Ok) {
             Err(error) if !self.open() => Err(SkbAllocError::Memory(error)),
             Err(_) => self.emergency(side),
             Ok(skb) => Ok(skb),
-        };
-        self.counted(result, side)
+        }
     }
 
     /// Whether the reserve may be touched (N1).
@@ -287,8 +291,7 @@ impl fmt::Debug for SkbPool<'_> {
 pub enum SkbAllocError {
     /// No memory that this caller may have.
     Memory(AllocError),
-    /// No ordinary memory, or none that would do, and all of the reserve that this side may hold is
-    /// charged.
+    /// No ordinary memory, and all of the reserve that this side may hold is charged.
     Reserve(ChargeError),
     /// No skb of the pool has room for the data behind that much headroom.
     TooLarge,

@@ -1,18 +1,14 @@
 //! Skbs made of others: by the same rules as these (N2, N3).
 
-use mempool::{AllocError, Buffer, Gfp};
-
 use super::{SkbAllocError, SkbPool};
 use crate::Skb;
-use crate::ablation::Mechanism;
-use crate::skb::Side;
 
 impl<'m> SkbPool<'m> {
     /// An skb with a copy of the data, behind as much headroom (`skb_copy`). O(len).
     ///
-    /// What is ordinary stays ordinary: its copy never comes out of the reserve. The copy of an
-    /// emergency skb is an emergency skb, charged to the node of its side wherever its memory came
-    /// from: whoever refuses the one refuses the other.
+    /// The copy of an ordinary skb never comes out of the reserve. That of an emergency skb may, by the
+    /// rules by which the skb itself was allocated: ordinary memory first, and charged to the node of
+    /// its side, as an emergency skb, if it did.
     ///
     /// # Errors
     ///
@@ -44,7 +40,7 @@ impl<'m> SkbPool<'m> {
     /// first (`skb_linearize`). O(len).
     ///
     /// For a packet in pieces, whether it was [split](Skb::split) or a card put it into several
-    /// buffers. It is an emergency skb if any of them is, and charged as the first of those.
+    /// buffers. If any of them is an emergency skb, it may be one, as a copy of the first of those.
     ///
     /// # Errors
     ///
@@ -127,7 +123,7 @@ impl<'m> SkbPool<'m> {
         let copy = if end.is_none_or(|end| end > self.cache.object_size()) {
             Err(SkbAllocError::TooLarge)
         } else if let Some(emergency) = parts().find(|skb| skb.is_emergency()) {
-            self.another_emergency(emergency.side())
+            self.attempt(emergency.side())
         } else {
             self.ordinary(first.side()).map_err(SkbAllocError::Memory)
         };
@@ -143,24 +139,6 @@ impl<'m> SkbPool<'m> {
         });
         let side = copy.as_ref().map_or(first.side(), Skb::side);
         self.counted(copy, side)
-    }
-
-    /// An emergency skb: its charge comes first (M6), and stays though ordinary memory may be had.
-    fn another_emergency(&self, side: Side) -> Result<Skb<'m>, SkbAllocError> {
-        let charge = self.charge(side)?;
-        let buffer = self.reserve_buffer().map_err(SkbAllocError::Memory)?;
-        // Off: the copy looks ordinary.
-        let charged = !self.ablation().off(Mechanism::ChargeWithCopy);
-        Ok(self.skb(buffer, charged.then_some(charge), side))
-    }
-
-    /// Ordinary memory, or that of the reserve while it is open (N1).
-    fn reserve_buffer(&self) -> Result<Buffer<'m>, AllocError> {
-        let ordinary = self.cache.alloc(Gfp::ATOMIC | Gfp::NOMEMALLOC);
-        match ordinary {
-            Err(_) if self.open() => self.cache.alloc(self.token.gfp(Gfp::ATOMIC)),
-            done => done,
-        }
     }
 }
 

@@ -48,12 +48,17 @@ impl Model {
         self.head + self.data.len()
     }
 
-    /// Memory of its own.
-    fn own(&self, head: usize) -> Model {
+    /// Memory of its own, in which `copy` is: that of an ordinary skb is ordinary.
+    fn own(&self, copy: &Skb<'_>, head: usize) -> Model {
+        let emergency = copy.is_emergency();
+        assert!(self.memory.emergency || !emergency);
         Model {
             data: self.data.clone(),
             head,
-            memory: Rc::new(*self.memory),
+            memory: Rc::new(Memory {
+                emergency,
+                side: self.memory.side,
+            }),
         }
     }
 
@@ -203,12 +208,10 @@ impl World {
                 });
             }
             Op::Copy => {
-                return self
-                    .m
-                    .pool
-                    .copy(skb)
-                    .ok()
-                    .map(|skb| (skb, model.own(model.head)));
+                return self.m.pool.copy(skb).ok().map(|skb| {
+                    let model = model.own(&skb, model.head);
+                    (skb, model)
+                });
             }
             Op::Expand => {
                 let (skb, model) = self.skbs.swap_remove(at);
@@ -284,7 +287,8 @@ impl World {
             Ok(skb) => {
                 assert!(fits);
                 if model.shared() {
-                    (skb, model.own(head))
+                    let model = model.own(&skb, head);
+                    (skb, model)
                 } else {
                     (skb, Model { head, ..model })
                 }
@@ -311,7 +315,7 @@ impl World {
         let stats = self.m.cache.stats();
         let hog = self.hog.as_ref().map_or(0, |hog| hog._buffers.len());
         assert_eq!(stats.in_use, hog + memory.len());
-        assert!(stats.reserve_objects * SKB <= rx + tx, "uncharged reserve");
+        assert_eq!(stats.reserve_objects * SKB, rx + tx, "M6");
         for (skb, model) in &self.skbs {
             model.check(skb);
         }

@@ -151,6 +151,7 @@ impl<'s, 'm> Site<'s, 'm> {
             rx: VecDeque::new(),
             tx: VecDeque::new(),
             sent: 0,
+            received: 0,
             window_scale: 0,
         }
     }
