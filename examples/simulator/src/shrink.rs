@@ -59,7 +59,7 @@ fn shrink_operations(best: &mut Scenario, fails: &impl Fn(&Scenario) -> bool) {
     let mut step = best.program.operations / 2;
     while step > 0 {
         let mut candidate = best.clone();
-        candidate.program.operations -= step;
+        candidate.program.operations = candidate.program.operations.saturating_sub(step);
         if candidate.program.operations > 0 && fails(&candidate) {
             *best = candidate;
         } else {
