@@ -167,8 +167,8 @@ pub enum FaultKind {
     Garbage,
     /// The power of the server goes when it has answered the next WRITE.
     PowerCut,
-    /// The server reads the next WRITEs, and carries them out only when this has lasted: over another
-    /// connection they may have been sent again by then.
+    /// The server reads the next WRITEs, closes its connections, and carries the WRITEs out only when
+    /// this has lasted: over another connection they have been sent again by then.
     Zombie,
     /// In a moment: the server closes its connections.
     HangUp,

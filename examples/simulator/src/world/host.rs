@@ -44,6 +44,10 @@ impl World<'_> {
             self.trace
                 .note(now, || "     server: a WRITE is put off".into());
             self.agenda.after(self.zombie_for, Event::Execute(call));
+            if self.zombies == 0 {
+                self.host.hang_up();
+                self.run_host();
+            }
             return;
         }
         let manners = Manners {
