@@ -90,8 +90,16 @@ impl Budget {
         }
     }
 
-    /// `bytes` in allocations of any size: sizes are rounded up to a power-of-two class, which at
-    /// worst doubles them, and each of `classes` may leave one frame partly used.
+    /// `count` runs of `1 << order` frames: pages, or buffers that are whole frames.
+    #[must_use]
+    pub const fn runs(count: usize, order: u8) -> Budget {
+        Budget {
+            frames: runs(count, order),
+        }
+    }
+
+    /// `bytes` in allocations of any size: sizes are rounded up to a class, which at worst doubles
+    /// them, and each of `classes` may leave one frame partly used.
     #[must_use]
     pub const fn bytes(bytes: usize, classes: usize) -> Budget {
         Budget {
@@ -121,9 +129,16 @@ impl Budget {
         self.frames
     }
 
-    /// Refuses a reserve that is too small. In a `const` block the refusal is a compile error:
+    /// Whether a reserve of `frames` suffices.
+    #[must_use]
+    pub const fn fits(self, frames: usize) -> bool {
+        self.frames <= frames
+    }
+
+    /// Refuses a reserve that is too small. In a `const` block the refusal is a compile error that
+    /// tells both numbers ("… 66 frames needed, 64 given"):
     ///
-    /// ```compile_fail
+    /// ```compile_fail,E0080
     /// use mempool::Budget;
     /// const _: () = Budget::from_frames(66).assert_fits(64);
     /// ```
@@ -132,10 +147,15 @@ impl Budget {
     ///
     /// If `frames` is less than the budget.
     pub const fn assert_fits(self, frames: usize) {
-        assert!(
-            self.frames <= frames,
-            "the reserve is smaller than its components can need"
-        );
+        if !self.fits(frames) {
+            let mut text = Text::new("the reserve is smaller than its components can need: ");
+            text.number(self.frames);
+            text.append(" frames needed, ");
+            text.number(frames);
+            text.append(" given");
+            // A `const` can panic with a whole string only.
+            panic!("{}", text.as_str());
+        }
     }
 }
 
@@ -160,6 +180,47 @@ const fn product(a: usize, b: usize) -> usize {
 /// Frames in `n` runs.
 const fn runs(n: usize, order: u8) -> usize {
     product(n, 1usize.checked_shl(order as u32).expect(BEYOND))
+}
+
+/// A message with numbers in it, composed at compile time.
+struct Text {
+    bytes: [u8; 128],
+    len: usize,
+}
+
+impl Text {
+    const fn new(start: &str) -> Text {
+        let mut text = Text {
+            bytes: [0; 128],
+            len: 0,
+        };
+        text.append(start);
+        text
+    }
+
+    const fn append(&mut self, text: &str) {
+        let mut i = 0;
+        while i < text.len() {
+            self.bytes[self.len] = text.as_bytes()[i];
+            self.len += 1;
+            i += 1;
+        }
+    }
+
+    const fn number(&mut self, n: usize) {
+        if n >= 10 {
+            self.number(n / 10);
+        }
+        self.bytes[self.len] = b'0' + (n % 10) as u8;
+        self.len += 1;
+    }
+
+    const fn as_str(&self) -> &str {
+        match core::str::from_utf8(self.bytes.split_at(self.len).0) {
+            Ok(text) => text,
+            Err(_) => unreachable!(),
+        }
+    }
 }
 
 /// Objects of `size` bytes that fit into a slab of `1 << order` frames, beside its header; none if
@@ -187,6 +248,26 @@ mod tests {
         assert_eq!(route(4096), 343);
         let bytes = 262_144 / 4096 * FRAME_SIZE;
         assert_eq!(Budget::bytes(bytes, 10 + 2).frames(), 140);
+    }
+
+    #[test]
+    fn a_refusal_tells_both_numbers() {
+        for (needed, given) in [(66, 64), (1, 0), (usize::MAX, 1_000_000)] {
+            let budget = Budget::from_frames(needed);
+            assert!(!budget.fits(given));
+            let refusal = std::panic::catch_unwind(|| budget.assert_fits(given)).unwrap_err();
+            let message = refusal.downcast_ref::<std::string::String>().unwrap();
+            let numbers = std::format!(": {needed} frames needed, {given} given");
+            assert!(message.ends_with(&numbers), "{message}");
+        }
+        Budget::from_frames(64).assert_fits(64);
+        Budget::ZERO.assert_fits(0);
+    }
+
+    #[test]
+    fn runs_are_counted_in_frames() {
+        assert_eq!(Budget::runs(5, 0), Budget::from_frames(5));
+        assert_eq!(Budget::runs(5, 3), Budget::from_frames(40));
     }
 
     #[test]
