@@ -99,7 +99,8 @@ impl Budget {
     }
 
     /// `bytes` in allocations of any size: sizes are rounded up to a class, which at worst doubles
-    /// them, and each of `classes` may leave one frame partly used.
+    /// them, and each of `classes` may leave one frame partly used. For the classes of this crate
+    /// see [`SizeClasses::budget`](crate::SizeClasses::budget).
     #[must_use]
     pub const fn bytes(bytes: usize, classes: usize) -> Budget {
         Budget {

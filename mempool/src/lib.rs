@@ -11,6 +11,7 @@
 //!
 //! ```text
 //!          Pool             a minimum of either, ordinary memory first, for work that must get on
+//!       SizeClasses         blocks of any size: a cache for each class of sizes, else whole frames
 //!            │
 //!   Cache / SizedCache      objects; a reserve-derived slab serves only the entitled (M4)
 //!            │
@@ -68,9 +69,10 @@
 //!
 //! # Modules, from below
 //!
-//! `raw` (the one room with `unsafe`), `buddy`, `zone`, `slab`, `pool`; `gfp` and `context` (who may);
-//! `reserve` (how much); `budget` (how much that is, at compile time). All names are re-exported
-//! here.
+//! `raw` (the one room with `unsafe`), `buddy` and `bitmap` (where frames come from), `zone` and
+//! `zone_list`, `slab`, `sizes`, `pool`; `gfp` and `context` (who may); `pressure` (what happens before
+//! an allocation fails); `reserve` (how much); `budget` (how much that is, at compile time). All names
+//! are re-exported here.
 //!
 //! # Features
 //!
@@ -106,6 +108,7 @@ mod pool;
 mod pressure;
 mod raw;
 mod reserve;
+mod sizes;
 mod slab;
 mod zone;
 mod zone_list;
@@ -126,6 +129,7 @@ pub use reserve::{
     BackingError, Charge, ChargeError, ChargeWaiters, Reserve, ReserveBacking, ReserveError,
     ReserveNode,
 };
+pub use sizes::{Block, SizeClasses};
 pub use slab::{BufferCache, Cache, CacheError, CacheStats, SizedCache};
 pub use zone::{AllocError, FrameAllocator, Level, Watermarks, Zone, ZoneError, ZoneStats};
 pub use zone_list::ZoneList;

@@ -14,7 +14,8 @@ use lock_api::{Mutex, RawMutex};
 use crate::ablation::Mechanism;
 use crate::raw::{ObjectHome, Slabs};
 use crate::{
-    AllocError, Buffer, CriticalSection, FrameAllocator, Gfp, Object, SLAB_HEADER, objects_per_slab,
+    AllocError, Buffer, CriticalSection, FRAME_SIZE, FrameAllocator, Gfp, Object, SLAB_HEADER,
+    objects_per_slab,
 };
 
 /// A cache of byte buffers of one size, such as packet buffers.
@@ -43,6 +44,7 @@ pub struct SizedCache<'z, R = CriticalSection> {
     zone: &'z dyn FrameAllocator,
     object_size: usize,
     order: u8,
+    in_aligned_frames: bool,
     state: Mutex<R, State<'z>>,
 }
 
@@ -82,6 +84,26 @@ impl<'z, R: RawMutex> SizedCache<'z, R> {
         object_size: usize,
         order: u8,
     ) -> Result<Self, CacheError> {
+        Self::placed(name, zone, object_size, order, false)
+    }
+
+    /// A cache whose slabs are single frames, aligned to [`FRAME_SIZE`], and whose objects end where
+    /// the frame ends: they are aligned to the largest power of two that divides their size.
+    pub(crate) fn in_aligned_frames(
+        name: &'static str,
+        zone: &'z dyn FrameAllocator,
+        object_size: usize,
+    ) -> Result<Self, CacheError> {
+        Self::placed(name, zone, object_size, 0, true)
+    }
+
+    fn placed(
+        name: &'static str,
+        zone: &'z dyn FrameAllocator,
+        object_size: usize,
+        order: u8,
+        in_aligned_frames: bool,
+    ) -> Result<Self, CacheError> {
         if object_size < size_of::<u16>() {
             return Err(CacheError::ObjectTooSmall);
         }
@@ -90,8 +112,13 @@ impl<'z, R: RawMutex> SizedCache<'z, R> {
             Ok(n) if n < u16::MAX => n,
             _ => return Err(CacheError::ObjectTooSmall),
         };
+        let first = if in_aligned_frames {
+            (FRAME_SIZE << order) - usize::from(per_slab) * object_size
+        } else {
+            SLAB_HEADER
+        };
         let state = State {
-            slabs: Slabs::new(object_size, per_slab),
+            slabs: Slabs::new(first, object_size, per_slab),
             in_use: 0,
             peak: 0,
             reserve_objects: 0,
@@ -101,6 +128,7 @@ impl<'z, R: RawMutex> SizedCache<'z, R> {
             zone,
             object_size,
             order,
+            in_aligned_frames,
             state: Mutex::new(state),
         })
     }
@@ -154,6 +182,9 @@ impl<R: RawMutex + Send + Sync> SizedCache<'_, R> {
     /// Makes a slab and takes an object of it: nobody can come in between.
     fn grow(&self, gfp: Gfp) -> Result<Buffer<'_>, AllocError> {
         let frame = self.zone.alloc(self.order, gfp)?;
+        if self.in_aligned_frames && !frame.is_aligned_to(FRAME_SIZE) {
+            return Err(AllocError::Misaligned);
+        }
         let tag = frame.from_reserve();
         let mut state = self.state.lock();
         state.slabs.grow(frame);
@@ -211,9 +242,9 @@ impl<R: RawMutex + Send + Sync> BufferCache for SizedCache<'_, R> {
 }
 
 impl<R: RawMutex + Send + Sync> ObjectHome for SizedCache<'_, R> {
-    fn returned(&self, from_reserve: bool, give: &mut dyn FnMut(&mut Slabs<'_>)) {
+    fn returned(&self, give: &mut dyn FnMut(&mut Slabs<'_>) -> bool) {
         let mut state = self.state.lock();
-        give(&mut state.slabs);
+        let from_reserve = give(&mut state.slabs);
         state.in_use -= 1;
         state.reserve_objects -= usize::from(from_reserve);
     }

@@ -387,6 +387,9 @@ pub enum AllocError {
     Exhausted,
     /// The source never has a run of that order.
     BadOrder,
+    /// The source's memory is not aligned as the caller needs it; see
+    /// [`SizeClasses`](crate::SizeClasses).
+    Misaligned,
 }
 
 impl fmt::Display for AllocError {
@@ -394,6 +397,7 @@ impl fmt::Display for AllocError {
         f.write_str(match self {
             AllocError::Exhausted => "no frame above the caller's watermark",
             AllocError::BadOrder => "the source has no runs of that order",
+            AllocError::Misaligned => "the source's frames are not aligned to their size",
         })
     }
 }

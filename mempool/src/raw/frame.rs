@@ -120,6 +120,10 @@ impl<'z> Frame<'z> {
         self.from_reserve
     }
 
+    pub(crate) fn is_aligned_to(&self, align: usize) -> bool {
+        self.start.addr().get().is_multiple_of(align)
+    }
+
     pub(crate) fn start(&self) -> NonNull<u8> {
         self.start
     }

@@ -44,6 +44,8 @@ struct SlabObject {
 pub(crate) struct Slabs<'z> {
     /// Indexed by the reserve tag: ordinary slabs, reserve-derived slabs (M4).
     partial: [List<'z>; 2],
+    /// Where in a slab the first object starts.
+    first: usize,
     stride: usize,
     per_slab: u16,
     /// Slabs by tag, full ones included.
@@ -57,11 +59,14 @@ pub(crate) struct Slabs<'z> {
 unsafe impl Send for Slabs<'_> {}
 
 impl<'z> Slabs<'z> {
-    /// `stride` is at least 2 bytes, `per_slab` objects of it fit behind the header.
-    pub(crate) const fn new(stride: usize, per_slab: u16) -> Self {
-        assert!(stride >= size_of::<u16>() && per_slab > 0 && per_slab < NONE);
+    /// `stride` is at least 2 bytes; `per_slab` objects of it fit from `first` on, which is behind
+    /// the header.
+    pub(crate) const fn new(first: usize, stride: usize, per_slab: u16) -> Self {
+        assert!(first >= SLAB_HEADER && stride >= size_of::<u16>());
+        assert!(per_slab > 0 && per_slab < NONE);
         Slabs {
             partial: [List { head: None }, List { head: None }],
+            first,
             stride,
             per_slab,
             count: [0; 2],
@@ -80,7 +85,7 @@ impl<'z> Slabs<'z> {
         let slab = self.partial[usize::from(from_reserve)].head?;
         // SAFETY: slabs on a list are alive, and `&mut self` makes us the only one in them.
         let header = unsafe { &mut *slab.as_ptr() };
-        let object = object_at(slab, header.first_free, self.stride);
+        let object = self.object_at(slab, header.first_free);
         // SAFETY: a free object holds the index of the next one; `grow` and `push` wrote it.
         header.first_free = unsafe { object.cast::<u16>().read_unaligned() };
         if header.in_use == 0 && !from_reserve {
@@ -100,7 +105,7 @@ impl<'z> Slabs<'z> {
     /// Makes a slab of `frame`, which must be large enough for the cache's objects.
     pub(crate) fn grow(&mut self, frame: Frame<'z>) {
         let needed = self.stride.checked_mul(self.per_slab.into());
-        let needed = needed.and_then(|bytes| bytes.checked_add(SLAB_HEADER));
+        let needed = needed.and_then(|bytes| bytes.checked_add(self.first));
         assert!(
             needed.is_some_and(|needed| needed <= frame.bytes()),
             "the allocator gave a run of the order that was asked for"
@@ -109,7 +114,7 @@ impl<'z> Slabs<'z> {
         let from_reserve = frame.from_reserve();
         for i in 0..self.per_slab {
             let next = if i + 1 < self.per_slab { i + 1 } else { NONE };
-            let object = object_at(slab, i, self.stride).cast::<u16>();
+            let object = self.object_at(slab, i).cast::<u16>();
             // SAFETY: inside the frame (asserted above), which is ours alone.
             unsafe { object.write_unaligned(next) };
         }
@@ -128,44 +133,46 @@ impl<'z> Slabs<'z> {
     }
 
     /// Gives an object back, and the slab's frame with it if that made the slab superfluous: a
-    /// reserve-derived slab goes at once, of ordinary ones one may stay empty.
+    /// reserve-derived slab goes at once, of ordinary ones one may stay empty. Returns whether the
+    /// slab is a reserve-derived one, as its header says: nobody need have kept the tag.
     ///
     /// # Safety
     ///
-    /// `object` came from `pop` of these slabs, is given back once, and nobody uses it any more.
-    unsafe fn push(&mut self, object: SlabObject) {
-        let slab = object.slab.cast::<Header<'z>>();
-        let offset = object.object.as_ptr() as usize - slab.as_ptr() as usize - SLAB_HEADER;
+    /// `object` points into an object that came from `pop` of these slabs, in `slab`; it is given
+    /// back once, and nobody uses it any more.
+    unsafe fn push(&mut self, object: NonNull<u8>, slab: NonNull<u8>) -> bool {
+        let offset = object.as_ptr() as usize - slab.as_ptr() as usize - self.first;
         let index = u16::try_from(offset / self.stride).expect("objects have 16-bit indices");
+        let slab = slab.cast::<Header<'z>>();
+        // From the slab's pointer: the caller's may be good for its own bytes only, or lie behind
+        // the start of the object.
+        let object = self.object_at(slab, index).cast::<u16>();
         // SAFETY: the object is in use, so its slab is alive; `&mut self` makes us the only one.
         let header = unsafe { &mut *slab.as_ptr() };
+        let from_reserve = header.frame.from_reserve();
         let was_full = header.first_free == NONE;
         // SAFETY: the object is ours again, and at least two bytes long.
-        unsafe {
-            object
-                .object
-                .cast::<u16>()
-                .write_unaligned(header.first_free)
-        };
+        unsafe { object.write_unaligned(header.first_free) };
         header.first_free = index;
         header.in_use -= 1;
         let empty = header.in_use == 0;
         if was_full {
-            self.link(slab, object.from_reserve);
+            self.link(slab, from_reserve);
         }
         if !empty {
-            return;
+            return from_reserve;
         }
-        let kept = if object.from_reserve {
+        let kept = if from_reserve {
             self.ablation.off(Mechanism::SlabRelease)
         } else {
             self.empty == 0
         };
         if !kept {
-            drop(self.release(slab, object.from_reserve));
-        } else if !object.from_reserve {
+            drop(self.release(slab, from_reserve));
+        } else if !from_reserve {
             self.empty += 1;
         }
+        from_reserve
     }
 
     /// Takes out a slab that is kept empty, if there is one. O(partial slabs).
@@ -208,6 +215,12 @@ impl<'z> Slabs<'z> {
         header.frame
     }
 
+    fn object_at(&self, slab: NonNull<Header<'z>>, index: u16) -> NonNull<u8> {
+        let offset = self.first + usize::from(index) * self.stride;
+        // SAFETY: callers pass indices below `per_slab`, which fit into the slab.
+        unsafe { slab.cast::<u8>().add(offset) }
+    }
+
     fn link(&mut self, slab: NonNull<Header<'z>>, from_reserve: bool) {
         let list = &mut self.partial[usize::from(from_reserve)];
         // SAFETY: `slab` is alive and on no list; so is the head, if any, on this one.
@@ -244,19 +257,11 @@ impl Drop for Slabs<'_> {
     }
 }
 
-fn object_at(slab: NonNull<Header<'_>>, index: u16, stride: usize) -> NonNull<u8> {
-    // SAFETY: callers pass indices below `per_slab`, which fit into the slab.
-    unsafe {
-        slab.cast::<u8>()
-            .add(SLAB_HEADER + usize::from(index) * stride)
-    }
-}
-
 /// Takes an object back when its handle is dropped.
 pub(crate) trait ObjectHome: Sync {
     /// Calls `give` once with the slabs that the object came from, under their lock, and updates
-    /// its books.
-    fn returned(&self, from_reserve: bool, give: &mut dyn FnMut(&mut Slabs<'_>));
+    /// its books; `give` says whether the object was of a reserve-derived slab.
+    fn returned(&self, give: &mut dyn FnMut(&mut Slabs<'_>) -> bool);
 }
 
 /// An owned object of a [`SizedCache`](crate::SizedCache): bytes, given back on drop. The bytes are
@@ -301,18 +306,29 @@ impl<'c> Buffer<'c> {
     }
 }
 
+/// Gives an object back to `home`.
+///
+/// # Safety
+///
+/// `object` points into an object of `slab` that a [`Buffer`] of `home` owned and that nobody owns
+/// now; nobody uses it any more.
+unsafe fn give_back(object: NonNull<u8>, slab: NonNull<u8>, home: &dyn ObjectHome) {
+    let mut given = false;
+    home.returned(&mut |slabs| {
+        assert!(
+            !core::mem::replace(&mut given, true),
+            "an object is given back once"
+        );
+        // SAFETY: the caller's promise, and the assertion above keeps it to once.
+        unsafe { slabs.push(object, slab) }
+    });
+}
+
 impl Drop for Buffer<'_> {
     fn drop(&mut self) {
-        let mut given = false;
-        self.home.returned(self.object.from_reserve, &mut |slabs| {
-            assert!(
-                !core::mem::replace(&mut given, true),
-                "an object is given back once"
-            );
-            // SAFETY: `take` got the object from these slabs for us alone; the handle ends here,
-            // and the assertion above keeps it to once.
-            unsafe { slabs.push(self.object) }
-        });
+        let SlabObject { object, slab, .. } = self.object;
+        // SAFETY: `take` got the object from the slabs of `home` for us alone; the handle ends here.
+        unsafe { give_back(object, slab, self.home) }
     }
 }
 
