@@ -10,8 +10,9 @@
 //! # The model
 //!
 //! ```text
-//!          Pool             a minimum of either, ordinary memory first, for work that must get on
-//!       SizeClasses         blocks of any size: a cache for each class of sizes, else whole frames
+//!     Heap   Pool           a `GlobalAlloc`; a guaranteed minimum, for work that must get on
+//!      │       │
+//!      SizeClasses          blocks of any size: a cache for each class of sizes, else whole frames
 //!            │
 //!   Cache / SizedCache      objects; a reserve-derived slab serves only the entitled (M4)
 //!            │
@@ -69,7 +70,7 @@
 //!
 //! # Modules, from below
 //!
-//! `raw` (the one room with `unsafe`), `buddy` and `bitmap` (where frames come from), `zone` and
+//! `raw` (the one room with `unsafe`, the heap among it), `buddy` and `bitmap` (where frames come from), `zone` and
 //! `zone_list`, `slab`, `sizes`, `pool`; `gfp` and `context` (who may); `pressure` (what happens before
 //! an allocation fails); `reserve` (how much); `budget` (how much that is, at compile time). All names
 //! are re-exported here.
@@ -124,7 +125,9 @@ pub use context::{InterruptScope, MemallocScope, SingleTask, SoftirqScope, TaskC
 pub use gfp::{Gfp, MemallocToken};
 pub use pool::{FillError, Pool, PoolElement, PoolError, PoolSource, PoolStats, Pooled};
 pub use pressure::Pressure;
-pub use raw::{Buffer, CriticalSection, Frame, FrameSource, Object, RawFrame, SharedBuffer};
+pub use raw::{
+    Buffer, CriticalSection, Frame, FrameSource, Heap, HeapError, Object, RawFrame, SharedBuffer,
+};
 pub use reserve::{
     BackingError, Charge, ChargeError, ChargeWaiters, Reserve, ReserveBacking, ReserveError,
     ReserveNode,

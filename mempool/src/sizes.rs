@@ -87,7 +87,7 @@ impl SizeClasses<'_> {
     /// That is more than the size in four cases only, in which no class can help: for a few bytes
     /// (1 to 4 count as 5 in frames of 4096 bytes); where a frame is too small for two beside its
     /// header (2017 to 2047 count as 2048); for a little more than a run of frames, which a
-    /// `Heap` may have to note (4097 to 4159 count as 4160); and where an alignment of
+    /// [`Heap`](crate::Heap) may have to note (4097 to 4159 count as 4160); and where an alignment of
     /// more than 16 asks for more than the size.
     #[must_use]
     pub const fn counted(layout: Layout) -> usize {
@@ -178,6 +178,10 @@ impl<'z, R: RawMutex> SizeClasses<'z, R> {
     #[cfg(feature = "ablation")]
     pub fn ablate(&self, mechanism: Mechanism) {
         self.caches.iter().for_each(|cache| cache.ablate(mechanism));
+    }
+
+    pub(crate) fn cache(&self, class: usize) -> &SizedCache<'z, R> {
+        &self.caches[class]
     }
 }
 
@@ -282,7 +286,7 @@ pub(crate) enum Place {
     Frames(u8),
 }
 
-/// Bytes that a `Heap` may need besides, for each run of frames.
+/// Bytes that a [`Heap`](crate::Heap) may need besides, for each run of frames.
 pub(crate) const RECORD: usize = 64;
 
 pub(crate) const fn place(layout: Layout) -> Place {

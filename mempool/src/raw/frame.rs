@@ -128,6 +128,25 @@ impl<'z> Frame<'z> {
         self.start
     }
 
+    pub(super) fn owner(&self) -> &'z dyn FrameOwner {
+        self.owner
+    }
+
+    /// An ordinary frame of `owner` whose handle was forgotten.
+    ///
+    /// # Safety
+    ///
+    /// There was such a handle, of that run and without the reserve tag; this is the only one made
+    /// of it again.
+    pub(super) unsafe fn from_raw(raw: RawFrame, owner: &'z dyn FrameOwner) -> Self {
+        Frame {
+            start: raw.start,
+            owner,
+            order: raw.order,
+            from_reserve: false,
+        }
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         FRAME_SIZE << self.order
     }

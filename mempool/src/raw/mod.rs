@@ -6,6 +6,7 @@
 
 mod arena;
 mod frame;
+mod heap;
 mod lock;
 mod object;
 mod shared;
@@ -14,6 +15,7 @@ mod slab;
 pub(crate) use arena::Arena;
 pub(crate) use frame::FrameOwner;
 pub use frame::{Frame, FrameSource, RawFrame};
+pub use heap::{Heap, HeapError};
 pub use lock::CriticalSection;
 pub use object::Object;
 pub use shared::SharedBuffer;

@@ -304,6 +304,15 @@ impl<'c> Buffer<'c> {
     pub(super) fn size(&self) -> usize {
         self.len
     }
+
+    /// Gives the object up to whoever calls [`give_back`] for it. Its slab's address is exposed, so
+    /// that it can be found again by arithmetic.
+    pub(super) fn into_raw(self) -> NonNull<u8> {
+        let SlabObject { object, slab, .. } = self.object;
+        slab.as_ptr().expose_provenance();
+        core::mem::forget(self);
+        object
+    }
 }
 
 /// Gives an object back to `home`.
@@ -312,7 +321,7 @@ impl<'c> Buffer<'c> {
 ///
 /// `object` points into an object of `slab` that a [`Buffer`] of `home` owned and that nobody owns
 /// now; nobody uses it any more.
-unsafe fn give_back(object: NonNull<u8>, slab: NonNull<u8>, home: &dyn ObjectHome) {
+pub(super) unsafe fn give_back(object: NonNull<u8>, slab: NonNull<u8>, home: &dyn ObjectHome) {
     let mut given = false;
     home.returned(&mut |slabs| {
         assert!(
