@@ -70,14 +70,14 @@
 //!
 //! # Modules, from below
 //!
-//! `raw` (the one room with `unsafe`, the heap among it), `buddy` and `bitmap` (where frames come from), `zone` and
-//! `zone_list`, `slab`, `sizes`, `pool`; `gfp` and `context` (who may); `pressure` (what happens before
-//! an allocation fails); `reserve` (how much); `budget` (how much that is, at compile time). All names
-//! are re-exported here.
+//! `raw` (the one room with `unsafe`, the heap among it), `buddy` and `bitmap` (where frames come
+//! from), `zone` and `zone_list`, `slab`, `sizes`, `pool`; `gfp` and `context` (who may); `pressure`
+//! (what happens before an allocation fails); `reserve` (how much); `budget` (how much that is, at
+//! compile time). All names are re-exported here.
 //!
 //! # Features
 //!
-//! `std`: [`StdContext`] and the host's critical section. `defmt`: formats for errors and
+//! `std`: `StdContext` and the host's critical section. `defmt`: formats for errors and
 //! statistics. `ablation`: every `Mechanism` can be switched off (`ablate`), for tests and
 //! demonstrations; never enable it in a product.
 //!

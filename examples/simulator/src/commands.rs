@@ -44,12 +44,14 @@ pub(crate) fn carry_out(command: Command) -> Result<bool, String> {
 fn scenario(command: &Command) -> Result<Scenario, String> {
     let mut scenario = match (&command.file, command.seed) {
         (Some(file), None) => read(file)?,
-        (None, Some(seed)) if let Some(number) = command.machine => {
-            let machine = Configuration::ALL.get(number - 1);
-            let machine = machine.ok_or(format!("no machine {number}"))?;
-            machine.scenario(seed, command.missing)
-        }
-        (None, Some(seed)) => Scenario::from_seed(seed, command.mode.unwrap_or(Mode::Within)),
+        (None, Some(seed)) => match command.machine {
+            Some(number) => {
+                let machine = Configuration::ALL.get(number - 1);
+                let machine = machine.ok_or(format!("no machine {number}"))?;
+                machine.scenario(seed, command.missing)
+            }
+            None => Scenario::from_seed(seed, command.mode.unwrap_or(Mode::Within)),
+        },
         _ => return Err("give --seed or --file".into()),
     };
     scenario.without = command.without.or(scenario.without);
