@@ -180,6 +180,7 @@ impl<'m, N: Nic<'m>> Reserved<'m, N> {
             };
             match self.ingress.receive(skb) {
                 Verdict::Swap(skb) => {
+                    self.window.received(skb.data());
                     self.pending = Some(skb);
                     return;
                 }

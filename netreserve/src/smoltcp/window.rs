@@ -19,6 +19,8 @@ const HEADERS: usize = 40;
 pub(super) struct Window {
     /// By how many bits the stack shifts its windows, as its last SYN said.
     scale: u8,
+    /// The peer has not answered that SYN yet.
+    offered: bool,
 }
 
 impl Window {
@@ -26,6 +28,19 @@ impl Window {
     /// `mtu` bytes. The checksum is made new if it is the stack's business.
     pub(super) fn clamp(&mut self, frame: &mut [u8], posted: usize, mtu: usize, checksum: bool) {
         let _ = self.try_clamp(frame, posted, mtu, checksum);
+    }
+
+    /// Looks at a frame for the stack: windows are not shifted if the peer does not do so (RFC 7323
+    /// section 1.3).
+    pub(super) fn received(&mut self, frame: &[u8]) {
+        if self.offered
+            && let Some(scaled) = answer(frame)
+        {
+            self.offered = false;
+            if !scaled {
+                self.scale = 0;
+            }
+        }
     }
 
     /// `None` for what is no TCP over IPv4.
@@ -51,14 +66,15 @@ impl Window {
         // The window of a SYN is never scaled (RFC 7323 section 2.2).
         let scale = if head.syn() {
             self.scale = window_scale(head.options()).unwrap_or(0);
+            self.offered = true;
             0
         } else {
             self.scale
         };
         let mut tcp = TcpPacket::new_unchecked(segment);
         let room = posted.max(1).saturating_mul(mtu.saturating_sub(HEADERS));
-        // Rounded up: no window at all would stop the connection.
-        let most = (room >> scale).max(1);
+        // Rounded up: a sender waits long with a segment for which the last few bytes are missing.
+        let most = room.div_ceil(1 << scale);
         if usize::from(tcp.window_len()) > most {
             tcp.set_window_len(most as u16);
             if checksum {
@@ -67,6 +83,20 @@ impl Window {
         }
         Some(())
     }
+}
+
+/// Whether the answer to a SYN shifts windows; `None` for any other frame.
+fn answer(frame: &[u8]) -> Option<bool> {
+    let ethernet = EthernetFrame::new_checked(frame).ok()?;
+    if ethernet.ethertype() != EthernetProtocol::Ipv4 {
+        return None;
+    }
+    let ip = Ipv4Packet::new_checked(ethernet.payload()).ok()?;
+    if ip.next_header() != IpProtocol::Tcp {
+        return None;
+    }
+    let tcp = TcpPacket::new_checked(ip.payload()).ok()?;
+    (tcp.syn() && tcp.ack()).then(|| window_scale(tcp.options()).is_some())
 }
 
 fn window_scale(mut options: &[u8]) -> Option<u8> {

@@ -86,12 +86,36 @@ fn the_window_scale_of_the_last_syn_counts_and_not_for_the_syn_itself() {
     assert_eq!(window(&clamped(&mut known, &syn, 2)), 2 * SEGMENT);
     let ack = frame(TcpControl::None, 32_768, None, b"");
     assert_eq!(window(&clamped(&mut known, &ack, 2)), (2 * SEGMENT) >> 3);
+    assert_eq!(
+        window(&clamped(&mut known, &ack, 1)),
+        183,
+        "room for a whole segment of 1460 bytes"
+    );
     let syn = frame(TcpControl::Syn, 65_535, None, b"");
     clamped(&mut known, &syn, 2);
     assert_eq!(window(&clamped(&mut known, &ack, 2)), 2 * SEGMENT);
     let syn = frame(TcpControl::Syn, 65_535, Some(14), b"");
     clamped(&mut known, &syn, 2);
     assert_eq!(window(&clamped(&mut known, &ack, 2)), 1, "never closed");
+}
+
+#[test]
+fn windows_are_not_shifted_for_a_peer_that_does_not_do_so() {
+    let syn_ack = |scale| frame(TcpControl::Syn, 65_535, scale, b"");
+    let [with, without] = [syn_ack(Some(7)), syn_ack(None)];
+    let syn = frame(TcpControl::Syn, 65_535, Some(3), b"");
+    let ack = frame(TcpControl::None, 65_535, None, b"");
+    for (answer, expected) in [(&with, SEGMENT.div_ceil(8)), (&without, SEGMENT)] {
+        let mut known = Window::default();
+        clamped(&mut known, &syn, 1);
+        known.received(&ack);
+        assert_eq!(window(&clamped(&mut known, &ack, 1)), SEGMENT.div_ceil(8));
+        known.received(answer);
+        assert_eq!(window(&clamped(&mut known, &ack, 1)), expected);
+        // Only the first answer counts.
+        known.received(&without);
+        assert_eq!(window(&clamped(&mut known, &ack, 1)), expected);
+    }
 }
 
 #[test]
