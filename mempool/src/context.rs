@@ -68,6 +68,9 @@ impl fmt::Debug for MemallocScope<'_> {
 /// processes emergency packets does, and leaves the bit as it found it, whatever scopes it kept.
 /// From [`Zone::softirq`](crate::Zone::softirq).
 ///
+/// Softirqs, and the scopes in them, end in the reverse of the order in which they began: a scope that
+/// outlives its softirq takes the task's own away.
+///
 /// The 2007 patch set has this as "mm: allow PF_MEMALLOC from softirq context".
 #[must_use = "the softirq ends when the guard is dropped"]
 pub struct SoftirqScope<'a> {

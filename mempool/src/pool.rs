@@ -127,7 +127,8 @@ impl<'p, 's, S: PoolSource + ?Sized, R: RawMutex> Pool<'p, 's, S, R> {
 }
 
 impl<'s, S: PoolSource + ?Sized, R: RawMutex + Send + Sync> Pool<'_, 's, S, R> {
-    /// Takes elements of ordinary memory into the pool until it is full. O(slots).
+    /// Takes elements of ordinary memory into the pool until it is full. With [`Gfp::WAIT`] the source may
+    /// make room for them. O(slots).
     ///
     /// The reserve is no place for them: that the caller is entitled does not count here.
     ///
@@ -231,7 +232,9 @@ impl<'s, S: PoolSource + ?Sized, R: RawMutex + Send + Sync> Pool<'_, 's, S, R> {
         }
     }
 
+    /// Nobody makes room for it: whoever frees memory may be the one that asks.
     fn attempt(&self, gfp: Gfp) -> Option<Pooled<'_, S::Element<'s>>> {
+        let gfp = gfp | Gfp::NORECLAIM;
         if let Ok(element) = self.source.alloc_element(gfp | Gfp::NOMEMALLOC) {
             return Some(self.hand_out(element));
         }

@@ -256,11 +256,12 @@ impl<R: RawMutex + Send + Sync> Zone<'_, R> {
         (Ok(frame), level)
     }
 
-    /// Those who may wait reclaim; but not those who make room: the entitled, and whoever is in a
-    /// memalloc scope even where `NOMEMALLOC` keeps it from the reserve.
+    /// Those who may wait reclaim; but not those who make room: the entitled, even where `NOMEMALLOC`
+    /// keeps them from the reserve, as it does when a cache tries ordinary memory first.
     fn may_reclaim(&self, gfp: Gfp, entitled: bool) -> bool {
         gfp.contains(Gfp::WAIT)
             && !gfp.contains(Gfp::NORECLAIM)
+            && !gfp.contains(Gfp::MEMALLOC)
             && !entitled
             && !self.context.in_interrupt()
             && !self.context.memalloc()

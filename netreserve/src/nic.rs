@@ -45,8 +45,9 @@ pub trait Nic<'m> {
     /// The largest IP packet, in bytes: the frame without its Ethernet header of 14.
     fn mtu(&self) -> usize;
 
-    /// Receive buffers that are posted now, if the driver can tell. The swap stack advertises no window
-    /// beyond them: what its peer sent in one go beyond them would be lost.
+    /// Receive buffers that are posted now, if the driver can tell, those with frames in them that
+    /// nobody has read yet among them. The swap stack advertises no window beyond them: what its peer
+    /// sent in one go beyond them would be lost.
     fn rx_posted(&self) -> Option<usize> {
         None
     }

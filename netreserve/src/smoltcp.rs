@@ -52,7 +52,8 @@ const SCRATCH: usize = 16 << 10;
 ///
 /// The window of what is sent is lowered to what the receive buffers that are
 /// [posted](Nic::rx_posted) can take, so that the peer does not lose the rest of every burst when
-/// they are few.
+/// they are few. That counts on one TCP connection at a time, over IPv4: several would each be promised
+/// all of the buffers.
 ///
 /// smoltcp's minimum retransmission time-out is a second, so that a TCP segment lost here costs
 /// one: none is.
@@ -180,7 +181,6 @@ impl<'m, N: Nic<'m>> Reserved<'m, N> {
             };
             match self.ingress.receive(skb) {
                 Verdict::Swap(skb) => {
-                    self.window.received(skb.data());
                     self.pending = Some(skb);
                     return;
                 }
@@ -214,9 +214,10 @@ impl<'m, N: Nic<'m>> Device for Reserved<'m, N> {
             self.prepare_transmit()
         };
         self.fill_pending();
-        if !can_answer || self.pending.is_none() {
+        if !can_answer {
             return None;
         }
+        self.window.received(self.pending.as_ref()?.data());
         let Reserved {
             nic,
             #[cfg(feature = "ablation")]

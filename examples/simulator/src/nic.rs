@@ -226,10 +226,11 @@ impl Card<'_> {
             return;
         };
         if tcp.syn {
+            // The next segment is sent before any data can come.
             self.window_scale = tcp.scale.unwrap_or(0);
+            return;
         }
-        let scale = if tcp.syn { 0 } else { self.window_scale };
-        let window = usize::from(tcp.window) << scale;
+        let window = usize::from(tcp.window) << self.window_scale;
         let posted = self.rx.len();
         self.findings
             .check(window <= posted.max(1) * self.mtu, "N7", || {

@@ -175,6 +175,11 @@ unsafe impl<R: RawMutex + Send + Sync> GlobalAlloc for Heap<R> {
         // SAFETY: the caller promises that the new size, rounded up, is no more than `isize::MAX`.
         let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
         if place(new) == place(layout) {
+            if let Some(cut) = layout.size().checked_sub(new_size) {
+                // SAFETY: the last bytes of the block, which its owner gives up. `dealloc` will not
+                // know of them.
+                unsafe { ptr.add(new_size).write_bytes(0, cut) };
+            }
             return ptr;
         }
         // SAFETY: a valid layout, and the caller promises that its size is not 0.
@@ -311,7 +316,9 @@ impl Runs {
     }
 
     fn bucket(start: NonNull<u8>) -> usize {
-        start.as_ptr().addr() / FRAME_SIZE % Runs::buckets()
+        // Mixed: the numbers of frames that are aligned runs end in zeros.
+        let number = (start.as_ptr().addr() / FRAME_SIZE) as u32;
+        (number.wrapping_mul(0x9E37_79B1) >> 16) as usize % Runs::buckets()
     }
 
     /// Takes the record of the frame at `start` out, if it has one.

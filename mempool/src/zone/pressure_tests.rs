@@ -178,6 +178,13 @@ fn who_cannot_wait_or_makes_room_itself_does_not_reclaim() {
     assert!(zone.alloc(0, Gfp::KERNEL).is_err());
     assert_eq!(asked(), 0, "an interrupt cannot, whatever it says");
     drop(irq);
+    let flag = token.gfp(Gfp::KERNEL);
+    assert!(zone.alloc(0, flag | Gfp::NOMEMALLOC).is_err());
+    assert_eq!(asked(), 0, "as a cache asks for an entitled caller first");
+    let mut slots = [const { None }; 1];
+    let pool: crate::Pool<'_, '_, TestZone> = crate::Pool::new("empty", zone, &mut slots);
+    assert!(pool.alloc(Gfp::KERNEL).is_err());
+    assert_eq!(asked(), 0, "a pool never waits");
     let scope = zone.memalloc(&token);
     assert!(zone.alloc(0, Gfp::KERNEL | Gfp::NOMEMALLOC).is_err());
     let entitled = core::iter::from_fn(|| zone.alloc(0, Gfp::KERNEL).ok());

@@ -19,8 +19,8 @@ const HEADERS: usize = 40;
 pub(super) struct Window {
     /// By how many bits the stack shifts its windows, as its last SYN said.
     scale: u8,
-    /// The peer has not answered that SYN yet.
-    offered: bool,
+    /// What that SYN offered, until the connection is made.
+    offer: Option<u8>,
 }
 
 impl Window {
@@ -33,17 +33,14 @@ impl Window {
     /// Looks at a frame for the stack: windows are not shifted if the peer does not do so (RFC 7323
     /// section 1.3).
     pub(super) fn received(&mut self, frame: &[u8]) {
-        if self.offered
+        if let Some(offer) = self.offer
             && let Some(scaled) = answer(frame)
         {
-            self.offered = false;
-            if !scaled {
-                self.scale = 0;
-            }
+            self.scale = if scaled { offer } else { 0 };
         }
     }
 
-    /// `None` for what is no TCP over IPv4.
+    /// `None` for what is no TCP over IPv4, and for a SYN.
     fn try_clamp(
         &mut self,
         frame: &mut [u8],
@@ -63,18 +60,18 @@ impl Window {
         }
         let segment = ip.payload_mut();
         let head = TcpPacket::new_checked(&*segment).ok()?;
-        // The window of a SYN is never scaled (RFC 7323 section 2.2).
-        let scale = if head.syn() {
+        // The window of a SYN is left alone: the next segment comes before any data can, and a peer that
+        // has seen no window but a small one may send half segments.
+        if head.syn() {
             self.scale = window_scale(head.options()).unwrap_or(0);
-            self.offered = true;
-            0
-        } else {
-            self.scale
-        };
+            self.offer = Some(self.scale);
+            return None;
+        }
+        self.offer = None;
         let mut tcp = TcpPacket::new_unchecked(segment);
         let room = posted.max(1).saturating_mul(mtu.saturating_sub(HEADERS));
         // Rounded up: a sender waits long with a segment for which the last few bytes are missing.
-        let most = room.div_ceil(1 << scale);
+        let most = room.div_ceil(1 << self.scale);
         if usize::from(tcp.window_len()) > most {
             tcp.set_window_len(most as u16);
             if checksum {

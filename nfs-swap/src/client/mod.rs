@@ -43,7 +43,7 @@ pub struct ClientConfig {
     /// How long a request may take in all, reconnecting included: 30 s by default.
     pub deadline: Duration,
     /// How long a connection may be silent while a reply is due, before it is dropped; doubles
-    /// with every silence in a row, up to 64 times: 2 s by default.
+    /// with every silence in a row, up to 64 times and up to half of `deadline`: 2 s by default.
     pub rpc_timeout: Duration,
     /// How long to wait after `NFS3ERR_JUKEBOX`: 100 ms by default.
     pub retry_delay: Duration,
@@ -366,8 +366,14 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
         }
         if !self.broken && self.silence_ends().is_some_and(|end| end <= now) {
             self.stats.silences += 1;
-            let most = self.config.rpc_timeout.saturating_mul(BACKOFF_MAX);
-            self.patience = self.patience.saturating_mul(2).min(most);
+            let ClientConfig {
+                rpc_timeout,
+                deadline,
+                ..
+            } = self.config;
+            // A call must be able to outlast a silence, or none would ever be seen to be the end.
+            let most = rpc_timeout.saturating_mul(BACKOFF_MAX).min(deadline / 2);
+            self.patience = self.patience.saturating_mul(2).min(most.max(rpc_timeout));
             self.broken = true;
         }
     }

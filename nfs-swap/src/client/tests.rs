@@ -816,6 +816,31 @@ fn patience_outlasts_the_longest_pause_of_a_peer_s_tcp() {
 }
 
 #[test]
+fn reads_that_time_out_one_after_another_still_show_that_the_server_is_silent() {
+    let mut pair = Pair::new();
+    let mut resets = 0;
+    for _ in 0..600 {
+        if pair.client.stats().timed_out > 8 {
+            break;
+        }
+        if pair.client.poll_timeout().is_none() {
+            pair.read(0, 1);
+            pair.sent();
+        }
+        let next = pair.client.poll_timeout().unwrap();
+        pair.pass(next.since(pair.now));
+        while pair.client.poll_completion().is_some() {}
+        if pair.client.needs_reset() {
+            resets += 1;
+            pair.client.reset_connection(pair.now);
+            pair.sent();
+        }
+    }
+    // Each has 30 s; a silence is noticed after 15 s at most.
+    assert!(resets > 8, "{resets}");
+}
+
+#[test]
 fn a_server_that_trickles_is_not_silent() {
     let mut pair = Pair::new();
     pair.read(0, 1);

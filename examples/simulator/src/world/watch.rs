@@ -56,9 +56,14 @@ impl World<'_> {
                     }
                     None => origin + self.scenario.quiet_after(None),
                 };
-                if let Some((swapper, since)) = kernel.stuck(quiet)
-                    && now.saturating_sub(since) > PATIENCE
-                {
+                // Requests that fail and are made again are always young.
+                let after_all = |_| origin + self.scenario.quiet_after(None);
+                let late = |stuck: Option<(usize, Micros)>, patience| {
+                    stuck.filter(|(_, since)| now.saturating_sub(*since) > patience)
+                };
+                let stuck = late(kernel.stuck(quiet), PATIENCE)
+                    .or_else(|| late(kernel.stuck(after_all), 2 * PATIENCE));
+                if let Some((swapper, since)) = stuck {
                     self.findings.report("liveness", || {
                         let seconds = (now - since) / SECOND;
                         let circle = kernel.circle(now);

@@ -358,6 +358,26 @@ fn freed_bytes_are_zeroed() {
 }
 
 #[test]
+fn bytes_that_are_cut_off_in_place_are_zeroed_too() {
+    let b = bench(32, 0);
+    for (large, small) in [(FRAME_SIZE - 64, FRAME_SIZE / 2 + 1), (500, 400)] {
+        let large = layout(large, 4);
+        let block = b.alloc(large).unwrap();
+        // SAFETY: ours, and that long.
+        unsafe { block.write_bytes(0xee, large.size()) };
+        // SAFETY: ours, of that layout.
+        let same = unsafe { b.heap.realloc(block.as_ptr(), large, small) };
+        assert_eq!(same, block.as_ptr(), "in place");
+        assert!(holds(block, small, 0xee));
+        b.free(block, layout(small, 4));
+        let next = b.heap.classes().unwrap();
+        let next = next.alloc(large.size(), Gfp::KERNEL).unwrap();
+        assert_eq!(next.as_ptr(), block.as_ptr(), "the same memory");
+        assert!(!next.contains(&0xee));
+    }
+}
+
+#[test]
 fn a_heap_that_ends_leaves_nothing_behind() {
     let b = bench(32, 0);
     b.free(b.alloc(layout(10, 1)).unwrap(), layout(10, 1));
