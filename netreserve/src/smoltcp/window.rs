@@ -8,7 +8,7 @@
 //! 9293 section 3.8.6: the sender must cope.)
 
 use ::smoltcp::wire::{
-    EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, TcpOption, TcpPacket,
+    EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, TcpOption, TcpPacket, TcpSeqNumber,
 };
 
 /// Bytes of the headers in front of a segment: those of TCP over IPv4 without options.
@@ -19,8 +19,8 @@ const HEADERS: usize = 40;
 pub(super) struct Window {
     /// By how many bits the stack shifts its windows, as its last SYN said.
     scale: u8,
-    /// What that SYN offered, until the connection is made.
-    offer: Option<u8>,
+    /// What that SYN offered, and which acknowledgement answers it, until the connection is made.
+    offer: Option<(u8, TcpSeqNumber)>,
 }
 
 impl Window {
@@ -33,8 +33,9 @@ impl Window {
     /// Looks at a frame for the stack: windows are not shifted if the peer does not do so (RFC 7323
     /// section 1.3).
     pub(super) fn received(&mut self, frame: &[u8]) {
-        if let Some(offer) = self.offer
-            && let Some(scaled) = answer(frame)
+        if let Some((offer, expected)) = self.offer
+            && let Some((acknowledged, scaled)) = answer(frame)
+            && acknowledged == expected
         {
             self.scale = if scaled { offer } else { 0 };
         }
@@ -64,7 +65,7 @@ impl Window {
         // has seen no window but a small one may send half segments.
         if head.syn() {
             self.scale = window_scale(head.options()).unwrap_or(0);
-            self.offer = Some(self.scale);
+            self.offer = Some((self.scale, head.seq_number() + 1));
             return None;
         }
         self.offer = None;
@@ -82,8 +83,9 @@ impl Window {
     }
 }
 
-/// Whether the answer to a SYN shifts windows; `None` for any other frame.
-fn answer(frame: &[u8]) -> Option<bool> {
+/// What the answer to a SYN acknowledges, and whether it shifts windows; `None` for any other frame, and
+/// for a damaged one.
+fn answer(frame: &[u8]) -> Option<(TcpSeqNumber, bool)> {
     let ethernet = EthernetFrame::new_checked(frame).ok()?;
     if ethernet.ethertype() != EthernetProtocol::Ipv4 {
         return None;
@@ -93,7 +95,10 @@ fn answer(frame: &[u8]) -> Option<bool> {
         return None;
     }
     let tcp = TcpPacket::new_checked(ip.payload()).ok()?;
-    (tcp.syn() && tcp.ack()).then(|| window_scale(tcp.options()).is_some())
+    let (source, destination) = (ip.src_addr().into(), ip.dst_addr().into());
+    let answers = tcp.syn() && tcp.ack();
+    let intact = || ip.verify_checksum() && tcp.verify_checksum(&source, &destination);
+    (answers && intact()).then(|| (tcp.ack_number(), window_scale(tcp.options()).is_some()))
 }
 
 fn window_scale(mut options: &[u8]) -> Option<u8> {

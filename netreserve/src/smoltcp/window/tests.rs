@@ -101,17 +101,28 @@ fn the_window_scale_of_the_last_syn_counts_and_a_syn_keeps_its_window() {
 
 #[test]
 fn windows_are_not_shifted_for_a_peer_that_does_not_do_so() {
-    let syn_ack = |scale| frame(TcpControl::Syn, 65_535, scale, b"");
-    let [with, without] = [syn_ack(Some(7)), syn_ack(None)];
+    // `frame` sends with 1000 and acknowledges 2000.
+    let answer = |scale, acknowledged: u32| {
+        let mut bytes = frame(TcpControl::Syn, 65_535, scale, b"");
+        let mut tcp = TcpPacket::new_unchecked(&mut bytes[34..]);
+        tcp.set_ack_number(TcpSeqNumber(acknowledged as i32));
+        tcp.fill_checksum(&IpAddress::Ipv4(US), &IpAddress::Ipv4(SERVER));
+        bytes
+    };
+    let [with, without, stale] =
+        [(Some(7), 1001), (None, 1001), (None, 1002)].map(|(s, a)| answer(s, a));
+    let mut damaged = without.clone();
+    *damaged.last_mut().unwrap() ^= 1;
     let syn = frame(TcpControl::Syn, 65_535, Some(3), b"");
     let ack = frame(TcpControl::None, 65_535, None, b"");
     for (answer, expected) in [(&with, SEGMENT.div_ceil(8)), (&without, SEGMENT)] {
         let mut known = Window::default();
         clamped(&mut known, &syn, 1);
         known.received(&ack);
-        // One that was damaged may say anything: the last before we go on counts.
-        known.received(&without);
         known.received(answer);
+        // What is damaged, or the answer to another, says nothing.
+        known.received(&damaged);
+        known.received(&stale);
         assert_eq!(window(&clamped(&mut known, &ack, 1)), expected);
         known.received(&without);
         assert_eq!(window(&clamped(&mut known, &ack, 1)), expected, "too late");
