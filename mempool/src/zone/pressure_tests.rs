@@ -3,36 +3,14 @@
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Mutex as StdMutex;
 
 use super::*;
 use crate::{Buddy, FRAME_SIZE, FrameEntry, SingleTask};
 
-/// A lock that no thread waits for: taken twice is an error of who took it.
-struct NoWaiting(AtomicBool);
-
-// SAFETY: `lock` returns only to the one that set the flag.
-#[allow(unsafe_code)]
-unsafe impl RawMutex for NoWaiting {
-    #[allow(clippy::declare_interior_mutable_const)]
-    const INIT: Self = NoWaiting(AtomicBool::new(false));
-    type GuardMarker = lock_api::GuardSend;
-
-    fn lock(&self) {
-        assert!(self.try_lock(), "a hook runs under the zone's lock");
-    }
-
-    fn try_lock(&self) -> bool {
-        !self.0.swap(true, Ordering::Acquire)
-    }
-
-    unsafe fn unlock(&self) {
-        self.0.store(false, Ordering::Release);
-    }
-}
-
-type TestZone = Zone<'static, NoWaiting>;
+/// Its lock, a [`CriticalSection`], notices when its holder takes it again: a hook would.
+type TestZone = Zone<'static>;
 
 const FRAMES: usize = 64;
 const MARKS: Watermarks = Watermarks {
