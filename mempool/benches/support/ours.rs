@@ -1,0 +1,172 @@
+//! This crate's allocators, with a lock that is none and with the default one.
+
+use lock_api::{GuardNoSend, RawMutex};
+use mempool::{
+    Bitmap, Buddy, Buffer, BufferCache, Cache, CriticalSection, Frame, FrameEntry, FrameSource,
+    Gfp, Object, RawFrame, SingleTask, SizedCache, Watermarks, Zone,
+};
+
+use super::memory::{leak, map_aligned};
+use super::{BUFFER, Payload, Subject};
+
+/// A lock for a program with one thread: the peers are measured without locks, too.
+pub struct Unlocked;
+
+// SAFETY: it excludes nobody, and there is nobody to be excluded: the benchmarks have one thread.
+unsafe impl RawMutex for Unlocked {
+    const INIT: Self = Unlocked;
+
+    type GuardMarker = GuardNoSend;
+
+    #[inline(always)]
+    fn lock(&self) {}
+
+    #[inline(always)]
+    fn try_lock(&self) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    unsafe fn unlock(&self) {}
+}
+
+/// A lock of the kind that is measured.
+pub trait Lock: RawMutex + Send + Sync + 'static {}
+
+impl<R: RawMutex + Send + Sync + 'static> Lock for R {}
+
+/// The built-in frame source alone.
+pub fn buddy<R: Lock>(bytes: usize) -> &'static Buddy<'static, R> {
+    let table = vec![FrameEntry::EMPTY; Buddy::table_len(bytes)];
+    leak(Buddy::new(map_aligned(bytes), table.leak()).expect("memory and a table"))
+}
+
+/// Marks, with which a zone of `frames` frames is used in earnest.
+pub fn marks(frames: usize) -> Watermarks {
+    let min = (frames / 128).max(4);
+    Watermarks {
+        min,
+        low: min + min / 4,
+        high: min + min / 2,
+    }
+}
+
+/// A zone over the built-in source.
+pub fn zone<R: Lock>(bytes: usize) -> &'static Zone<'static, R> {
+    let task: &'static SingleTask = leak(SingleTask::new());
+    let source = buddy::<R>(bytes);
+    leak(Zone::new(source, task, marks(source.total())).expect("marks that fit"))
+}
+
+/// [`Cache`] of [`Payload`]s: the value is moved in, and dropped.
+pub struct TypedCache<R: Lock>(&'static Cache<'static, Payload, R>);
+
+impl<R: Lock> Subject for TypedCache<R> {
+    type Handle = Object<'static, Payload>;
+
+    fn new(bytes: usize) -> Self {
+        TypedCache(leak(
+            Cache::new("typed", zone::<R>(bytes), 0).expect("objects that fit"),
+        ))
+    }
+
+    #[inline(always)]
+    fn alloc(&mut self, _: u8) -> Option<Self::Handle> {
+        self.0.alloc(Gfp::KERNEL, Payload::NEW).ok()
+    }
+
+    #[inline(always)]
+    fn free(&mut self, handle: Self::Handle) {
+        drop(handle);
+    }
+}
+
+/// [`SizedCache`] of packet buffers.
+pub struct Buffers<R: Lock>(&'static SizedCache<'static, R>);
+
+impl<R: Lock> Subject for Buffers<R> {
+    type Handle = Buffer<'static>;
+
+    fn new(bytes: usize) -> Self {
+        let cache = SizedCache::new("buffers", zone::<R>(bytes), BUFFER, 0);
+        Buffers(leak(cache.expect("objects that fit")))
+    }
+
+    #[inline(always)]
+    fn alloc(&mut self, _: u8) -> Option<Self::Handle> {
+        self.0.alloc(Gfp::KERNEL).ok()
+    }
+
+    #[inline(always)]
+    fn free(&mut self, handle: Self::Handle) {
+        drop(handle);
+    }
+}
+
+/// Frames of a [`Zone`] over a [`Buddy`]: under marks, tagged, owned.
+pub struct Frames<R: Lock>(pub &'static Zone<'static, R>);
+
+impl<R: Lock> Subject for Frames<R> {
+    type Handle = Frame<'static>;
+
+    fn new(bytes: usize) -> Self {
+        Frames(zone(bytes))
+    }
+
+    #[inline(always)]
+    fn alloc(&mut self, order: u8) -> Option<Self::Handle> {
+        self.0.alloc(order, Gfp::KERNEL).ok()
+    }
+
+    #[inline(always)]
+    fn free(&mut self, handle: Self::Handle) {
+        drop(handle);
+    }
+}
+
+/// A frame source alone, as a zone uses it.
+pub struct Source<S: 'static>(&'static S);
+
+impl Subject for Source<Buddy<'static, Unlocked>> {
+    type Handle = RawFrame;
+
+    fn new(bytes: usize) -> Self {
+        Source(buddy(bytes))
+    }
+
+    #[inline(always)]
+    fn alloc(&mut self, order: u8) -> Option<Self::Handle> {
+        FrameSource::alloc(self.0, order)
+    }
+
+    #[inline(always)]
+    fn free(&mut self, handle: Self::Handle) {
+        // SAFETY: of this source, and given back once, as the handle is gone.
+        unsafe { FrameSource::free(self.0, handle) }
+    }
+}
+
+impl Subject for Source<Bitmap<'static, Unlocked>> {
+    type Handle = RawFrame;
+
+    fn new(bytes: usize) -> Self {
+        let map = vec![0; Bitmap::map_len(bytes)];
+        Source(leak(
+            Bitmap::new(map_aligned(bytes), map.leak()).expect("memory and a map"),
+        ))
+    }
+
+    #[inline(always)]
+    fn alloc(&mut self, order: u8) -> Option<Self::Handle> {
+        FrameSource::alloc(self.0, order)
+    }
+
+    #[inline(always)]
+    fn free(&mut self, handle: Self::Handle) {
+        // SAFETY: of this source, and given back once, as the handle is gone.
+        unsafe { FrameSource::free(self.0, handle) }
+    }
+}
+
+/// [`CriticalSection`], the default: on a host a mutex of the whole process.
+pub type DefaultLock = CriticalSection;
