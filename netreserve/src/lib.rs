@@ -134,7 +134,7 @@ pub use nic::{ChecksumOffload, Nic};
 pub use pool::{AllocStats, PoolStats, SkbAllocError, SkbPool};
 pub use probe::Slot;
 pub use reason::{DropCounts, DropReason};
-pub use skb::{Skb, SkbError};
+pub use skb::{Skb, SkbError, SkbFrags};
 #[cfg(feature = "smoltcp")]
 pub use smoltcp::{PhyNic, Reserved, ReservedError, RxToken, TxToken};
 pub use sock::{

@@ -1,9 +1,11 @@
 //! Packet buffers.
 
+mod frags;
 mod share;
 
 use core::fmt;
 
+pub use frags::SkbFrags;
 use mempool::{Buffer, Charge, SharedBuffer};
 
 use crate::ablation::Ablation;
@@ -26,8 +28,8 @@ use crate::ablation::Ablation;
 /// emergency skb is an emergency skb; their one charge ends with the last of them.
 /// [`SkbPool::copy`](crate::SkbPool::copy) makes an skb with bytes of its own.
 ///
-/// An skb is one run of bytes, without page fragments, so that its headers can be read and a card
-/// can be told one address.
+/// An skb is one run of bytes, so that its headers can be read and a card can be told one address. A
+/// packet in several of them, with page fragments, is an [`SkbFrags`].
 ///
 /// Every operation is O(1).
 ///
@@ -321,6 +323,8 @@ pub enum SkbError {
     NotEmpty,
     /// Other skbs read the same bytes.
     Shared,
+    /// The packet is in as many pieces as it may be.
+    TooManyFrags,
 }
 
 impl fmt::Display for SkbError {
@@ -331,6 +335,7 @@ impl fmt::Display for SkbError {
             SkbError::TooShort => "there are fewer bytes of data",
             SkbError::NotEmpty => "there is data already",
             SkbError::Shared => "other packets share the bytes",
+            SkbError::TooManyFrags => "the packet has no room for another fragment",
         })
     }
 }
