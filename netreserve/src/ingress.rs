@@ -7,10 +7,9 @@ use lock_api::Mutex;
 use mempool::CriticalSection;
 
 use crate::ablation::{Ablation, Mechanism};
-use crate::class::{ETHERNET_HEADER, VLAN_TAG, priority_tagged, protocol};
+use crate::class::{self, ETHERNET_HEADER, VLAN_TAG, priority_tagged};
 use crate::{
-    Class, Control, DropCounts, DropReason, FlowTable, Skb, SkbError, SocketId, SocketTable,
-    classify, classify_outgoing,
+    Class, Control, DropCounts, DropReason, FlowTable, Medium, Skb, SkbError, SocketId, SocketTable,
 };
 
 /// What became of a received skb.
@@ -78,8 +77,15 @@ pub struct IngressStats {
 pub struct Ingress<'m> {
     flows: &'m FlowTable<'m>,
     sockets: &'m SocketTable<'m>,
-    hardware_addr: [u8; 6],
+    link: Link,
     state: Mutex<CriticalSection, State>,
+}
+
+#[derive(Clone, Copy)]
+enum Link {
+    /// With the card's own address.
+    Ethernet([u8; 6]),
+    Ip,
 }
 
 struct State {
@@ -88,17 +94,36 @@ struct State {
 }
 
 impl<'m> Ingress<'m> {
-    /// A ladder for the card with the address `hardware_addr`.
+    /// A ladder for the Ethernet card with the address `hardware_addr`.
     #[must_use]
     pub fn new(
         flows: &'m FlowTable<'m>,
         sockets: &'m SocketTable<'m>,
         hardware_addr: [u8; 6],
     ) -> Self {
+        Self::with_link(flows, sockets, Link::Ethernet(hardware_addr))
+    }
+
+    /// A ladder for a card whose frames are IP packets ([`Medium::Ip`]). There is no other host on
+    /// such a line, and nobody's address to ask for: whatever looks like that is a stranger's.
+    ///
+    /// ```
+    /// use netreserve::{FlowTable, Ingress, Medium, ProtocolMemory, SocketTable};
+    ///
+    /// let flows = FlowTable::new(&mut [], &mut []);
+    /// let sockets = SocketTable::new(&mut [], &mut [], ProtocolMemory::each(0));
+    /// assert_eq!(Ingress::over_ip(&flows, &sockets).medium(), Medium::Ip);
+    /// ```
+    #[must_use]
+    pub fn over_ip(flows: &'m FlowTable<'m>, sockets: &'m SocketTable<'m>) -> Self {
+        Self::with_link(flows, sockets, Link::Ip)
+    }
+
+    fn with_link(flows: &'m FlowTable<'m>, sockets: &'m SocketTable<'m>, link: Link) -> Self {
         Ingress {
             flows,
             sockets,
-            hardware_addr,
+            link,
             state: Mutex::new(State {
                 stats: IngressStats::default(),
                 ablation: Ablation::NONE,
@@ -113,7 +138,7 @@ impl<'m> Ingress<'m> {
     /// be taken, and the frame is dropped ([`DropReason::SharedTag`]).
     pub fn receive(&self, skb: Skb<'m>) -> Verdict<'m> {
         let emergency = skb.is_emergency();
-        let class = classify(skb.data(), self.flows);
+        let class = self.classify(skb.data());
         let ablation = self.ablation();
         // An emergency skb that is nobody's is not left to others (N2).
         let kept = emergency && !ablation.off(Mechanism::EmergencyUnclaimed);
@@ -174,7 +199,7 @@ impl<'m> Ingress<'m> {
 
     /// Frees a received skb and counts it under `reason` (`kfree_skb_reason`); returns the reason.
     pub fn drop_skb(&self, skb: Skb<'m>, reason: DropReason) -> DropReason {
-        let class = classify(skb.data(), self.flows);
+        let class = self.classify(skb.data());
         self.discard(skb, class, reason)
     }
 
@@ -189,7 +214,7 @@ impl<'m> Ingress<'m> {
         if !skb.is_emergency() {
             return Ok(skb);
         }
-        let class = classify_outgoing(skb.data(), self.flows);
+        let class = self.classify_outgoing(skb.data());
         if class.serves_vm() || self.ablation().off(Mechanism::EgressFilter) {
             self.count(|stats| stats.sent_emergency += 1);
             Ok(skb)
@@ -210,6 +235,19 @@ impl<'m> Ingress<'m> {
         self.sockets
     }
 
+    /// What the frames begin with that it can read.
+    #[must_use]
+    pub fn medium(&self) -> Medium {
+        match self.link {
+            Link::Ethernet(_) => Medium::Ethernet,
+            Link::Ip => Medium::Ip,
+        }
+    }
+
+    pub(crate) fn flows(&self) -> &'m FlowTable<'m> {
+        self.flows
+    }
+
     /// Switches a mechanism of this ladder off, for good. A mechanism of another object changes
     /// nothing.
     #[cfg(feature = "ablation")]
@@ -226,22 +264,40 @@ impl<'m> Ingress<'m> {
     }
 
     /// Counts a frame that was lost before it could be sent.
-    #[cfg(all(feature = "ablation", feature = "smoltcp"))]
+    #[cfg(feature = "ablation")]
     pub(crate) fn count_lost(&self, frame: &[u8]) {
-        let class = classify_outgoing(frame, self.flows);
+        let class = self.classify_outgoing(frame);
         self.count_drop(class, DropReason::EmergencyTransmit);
     }
 
     /// Whether the sockets of the protocol that is in an skb could hold it as well.
     fn has_room(&self, skb: &Skb<'_>) -> bool {
-        protocol(skb.data()).is_none_or(|protocol| self.sockets.has_room(protocol, skb.truesize()))
+        class::protocol(skb.data(), self.medium())
+            .is_none_or(|protocol| self.sockets.has_room(protocol, skb.truesize()))
     }
 
     /// Unicast to another card: a switch that does not know better, or promiscuous mode.
     fn other_host(&self, frame: &[u8]) -> bool {
+        let Link::Ethernet(hardware_addr) = self.link else {
+            return false;
+        };
         frame
             .first_chunk::<6>()
-            .is_some_and(|to| to[0] & 1 == 0 && *to != self.hardware_addr)
+            .is_some_and(|to| to[0] & 1 == 0 && *to != hardware_addr)
+    }
+
+    fn classify(&self, frame: &[u8]) -> Class {
+        match self.link {
+            Link::Ethernet(_) => class::classify(frame, self.flows),
+            Link::Ip => class::classify_ip(frame, self.flows),
+        }
+    }
+
+    fn classify_outgoing(&self, frame: &[u8]) -> Class {
+        match self.link {
+            Link::Ethernet(_) => class::classify_outgoing(frame, self.flows),
+            Link::Ip => class::classify_ip_outgoing(frame, self.flows),
+        }
     }
 
     /// To the swap stack with it.
@@ -251,7 +307,11 @@ impl<'m> Ingress<'m> {
         class: Class,
         count: impl FnOnce(&mut IngressStats),
     ) -> Verdict<'m> {
-        match strip_tag(&mut skb) {
+        let stripped = match self.link {
+            Link::Ethernet(_) => strip_tag(&mut skb),
+            Link::Ip => Ok(()),
+        };
+        match stripped {
             Ok(()) => {
                 self.count(count);
                 Verdict::Swap(skb)

@@ -28,7 +28,8 @@
 //!
 //! # Example
 //!
-//! A receive path without any stack; with smoltcp, `Reserved` does this as a `phy::Device`.
+//! A receive path by hand; [`Reserved`] does this, and the same for sending, for any stack, with smoltcp
+//! as a `phy::Device`.
 //!
 //! ```
 //! # use mempool::{Buddy, FrameEntry, ReserveNode, SingleTask, SizedCache, Watermarks, Zone};
@@ -78,13 +79,15 @@
 //! # Modules, from below
 //!
 //! `skb` and `pool` (buffers), `class` (flows and early demux), `sock` (queues and their limits),
-//! `ingress` (the drop ladder, with its `reason`s), `nic` (what a driver implements), `budget`
-//! (how much reserve), `stats`; `smoltcp`, the only room that knows that stack. All names are
-//! re-exported here.
+//! `ingress` (the drop ladder, with its `reason`s), `nic` (what a driver implements), `window` (what a
+//! peer may send), `device` (a card and a ladder, for any stack), `budget` (how much reserve), `stats`;
+//! `smoltcp`, the only room that knows that stack. All names are re-exported here.
 //!
 //! # Features
 //!
-//! `smoltcp`: `Reserved`, the device, and `PhyNic`, a card over any other device. `std`: the host's
+//! `smoltcp`: [`Reserved`] is a `phy::Device`, and `PhyNic` a card over any other device, over Ethernet
+//! and IP; with it `proto-ipv6`, `packetmeta-id` (numbers of packets reach the driver) and
+//! `segmentation-offload` (cards that segment TCP), as smoltcp calls them. `std`: the host's
 //! critical section, for hosted programs. `defmt`: formats for errors and statistics. `ablation`:
 //! every `Mechanism` can be switched off (`ablate`), for tests and demonstrations; never enable it in
 //! a product.
@@ -107,6 +110,7 @@ extern crate std;
 mod ablation;
 mod budget;
 mod class;
+mod device;
 mod ingress;
 mod nic;
 mod pool;
@@ -119,6 +123,7 @@ mod sock;
 mod stats;
 #[cfg(test)]
 mod testbed;
+mod window;
 
 #[cfg(feature = "ablation")]
 pub use ablation::Mechanism;
@@ -127,16 +132,18 @@ pub use budget::{
     tx_limit, tx_skbs,
 };
 pub use class::{
-    Class, Control, Flow, FlowError, FlowTable, Malformed, Protocol, classify, classify_outgoing,
+    Class, Control, Flow, FlowError, FlowTable, Malformed, Protocol, classify, classify_ip,
+    classify_ip_outgoing, classify_outgoing,
 };
+pub use device::{Reserved, ReservedError, RxToken, TxToken};
 pub use ingress::{Ingress, IngressStats, Verdict};
-pub use nic::{ChecksumOffload, Nic};
+pub use nic::{ChecksumOffload, Medium, Nic, Offload};
 pub use pool::{AllocStats, PoolStats, SkbAllocError, SkbPool};
 pub use probe::Slot;
 pub use reason::{DropCounts, DropReason};
 pub use skb::{Skb, SkbError, SkbFrags};
 #[cfg(feature = "smoltcp")]
-pub use smoltcp::{PhyNic, Reserved, ReservedError, RxToken, TxToken};
+pub use smoltcp::{OtherMedium, PhyNic};
 pub use sock::{
     BindError, ProtocolMemory, QueueEntry, Socket, SocketId, SocketInfo, SocketStats, SocketTable,
 };

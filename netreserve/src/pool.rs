@@ -166,7 +166,6 @@ impl<'m> SkbPool<'m> {
 
     /// Exchanges an emergency transmit skb without data for an ordinary one, if one can be had; it
     /// counts as a failure of nobody's when none can.
-    #[cfg(feature = "smoltcp")]
     pub(crate) fn exchange_tx(&self, skb: Skb<'m>) -> Skb<'m> {
         match self.ordinary(Side::Tx) {
             Ok(ordinary) => {

@@ -1,12 +1,15 @@
 //! Packet buffers.
 
 mod frags;
+mod meta;
 mod share;
 
 use core::fmt;
 
 pub use frags::SkbFrags;
 use mempool::{Buffer, Charge, SharedBuffer};
+
+pub(crate) use meta::Meta;
 
 use crate::ablation::Ablation;
 
@@ -65,6 +68,7 @@ pub struct Skb<'m> {
     head: usize,
     len: usize,
     side: Side,
+    meta: Meta,
     ablation: Ablation,
 }
 
@@ -100,6 +104,7 @@ impl<'m> Skb<'m> {
             head,
             len: 0,
             side,
+            meta: Meta::default(),
             ablation,
         }
     }

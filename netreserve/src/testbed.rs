@@ -1,5 +1,7 @@
 //! A small machine for the tests: memory, a reserve, a pool, sockets, and frames to send around.
 
+pub(crate) mod card;
+
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -36,6 +38,8 @@ pub(crate) struct Machine {
     pub(crate) flows: &'static FlowTable<'static>,
     pub(crate) sockets: &'static SocketTable<'static>,
     pub(crate) ingress: &'static Ingress<'static>,
+    /// The same for a card without Ethernet.
+    pub(crate) ip_ingress: &'static Ingress<'static>,
     pub(crate) pool: &'static SkbPool<'static>,
 }
 
@@ -90,6 +94,7 @@ pub(crate) fn machine() -> Machine {
         flows,
         sockets,
         ingress: leak(Ingress::new(flows, sockets, MAC)),
+        ip_ingress: leak(Ingress::over_ip(flows, sockets)),
         pool: leak(SkbPool::new(cache, rx, tx, flows, token)),
     }
 }
@@ -101,6 +106,12 @@ impl Machine {
             _frames: core::iter::from_fn(|| self.zone.alloc(0, Gfp::ATOMIC).ok()).collect(),
             _buffers: core::iter::from_fn(|| self.cache.alloc(Gfp::ATOMIC).ok()).collect(),
         }
+    }
+
+    /// Another pool, of the same reserve, with skbs for frames of so many bytes.
+    pub(crate) fn pool_of(&self, frame: usize) -> &'static SkbPool<'static> {
+        let pool = SkbPool::new(self.cache, self.rx, self.tx, self.flows, self.token);
+        leak(pool.with_headroom(SKB - frame))
     }
 
     /// A received skb with `frame` in it.

@@ -105,7 +105,9 @@ impl Host {
 
     /// The hardware address now.
     pub(crate) fn hardware(&self) -> [u8; 6] {
-        let HardwareAddress::Ethernet(address) = self.interface.hardware_addr();
+        let HardwareAddress::Ethernet(address) = self.interface.hardware_addr() else {
+            unreachable!("the server is at an Ethernet");
+        };
         address.0
     }
 

@@ -170,6 +170,12 @@ impl<'m> FlowTable<'m> {
         self.state.lock().flows.len() > 0
     }
 
+    /// How many VMIO flows there are. O(1).
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.state.lock().flows.len()
+    }
+
     /// Whether `flow` is tagged.
     #[must_use]
     pub fn contains(&self, flow: Flow) -> bool {

@@ -5,6 +5,7 @@ mod parse;
 
 use core::fmt;
 
+use crate::Medium;
 pub use flow::{Flow, FlowError, FlowTable};
 use parse::{Conversation, Parsed};
 pub(crate) use parse::{ETHERNET_HEADER, VLAN_TAG, priority_tagged};
@@ -111,6 +112,8 @@ pub enum Control {
 pub enum Malformed {
     /// Shorter than an Ethernet header, or than its tag.
     Ethernet,
+    /// On a medium of IP packets: of no version, or none at all.
+    Ip,
     /// Shorter than ARP for IPv4.
     Arp,
     /// Wrong version, header length or total length.
@@ -134,7 +137,21 @@ pub enum Malformed {
 /// ```
 #[must_use]
 pub fn classify(frame: &[u8], flows: &FlowTable<'_>) -> Class {
-    judge(frame, flows, Direction::Received)
+    judge(parse::ethernet(frame), flows, Direction::Received)
+}
+
+/// Classifies a received frame that begins with its IP header ([`Medium::Ip`](crate::Medium::Ip)).
+/// Nobody's address is asked for on such a line, so that its control plane is ICMP errors alone.
+///
+/// ```
+/// use netreserve::{Class, FlowTable, Malformed, classify_ip};
+///
+/// let nobody = FlowTable::new(&mut [], &mut []);
+/// assert_eq!(classify_ip(&[0x45; 19], &nobody), Class::Malformed(Malformed::Ipv4));
+/// ```
+#[must_use]
+pub fn classify_ip(packet: &[u8], flows: &FlowTable<'_>) -> Class {
+    judge(parse::ip(packet), flows, Direction::Received)
 }
 
 /// Classifies a finished frame that is about to be sent: what is VMIO, and what is control plane,
@@ -150,12 +167,29 @@ pub fn classify(frame: &[u8], flows: &FlowTable<'_>) -> Class {
 /// ```
 #[must_use]
 pub fn classify_outgoing(frame: &[u8], flows: &FlowTable<'_>) -> Class {
-    judge(frame, flows, Direction::Sent)
+    judge(parse::ethernet(frame), flows, Direction::Sent)
+}
+
+/// [`classify_outgoing`] for a frame that begins with its IP header.
+///
+/// ```
+/// use netreserve::{Class, FlowTable, Malformed, classify_ip_outgoing};
+///
+/// let nobody = FlowTable::new(&mut [], &mut []);
+/// assert_eq!(classify_ip_outgoing(&[], &nobody), Class::Malformed(Malformed::Ip));
+/// ```
+#[must_use]
+pub fn classify_ip_outgoing(packet: &[u8], flows: &FlowTable<'_>) -> Class {
+    judge(parse::ip(packet), flows, Direction::Sent)
 }
 
 /// The transport protocol in a frame that is no fragment.
-pub(crate) fn protocol(frame: &[u8]) -> Option<Protocol> {
-    match parse::ethernet(frame) {
+pub(crate) fn protocol(frame: &[u8], medium: Medium) -> Option<Protocol> {
+    let parsed = match medium {
+        Medium::Ethernet => parse::ethernet(frame),
+        Medium::Ip => parse::ip(frame),
+    };
+    match parsed {
         Ok(Parsed::Transport(conversation)) => Some(conversation.protocol),
         _ => None,
     }
@@ -193,8 +227,8 @@ impl Direction {
     }
 }
 
-fn judge(frame: &[u8], flows: &FlowTable<'_>, direction: Direction) -> Class {
-    let parsed = match parse::ethernet(frame) {
+fn judge(parsed: Result<Parsed, Malformed>, flows: &FlowTable<'_>, direction: Direction) -> Class {
+    let parsed = match parsed {
         Ok(parsed) => parsed,
         Err(reason) => return Class::Malformed(reason),
     };

@@ -80,6 +80,15 @@ pub(super) fn ethernet(frame: &[u8]) -> Result<Parsed, Malformed> {
     }
 }
 
+/// A frame without a header in front of the packet.
+pub(super) fn ip(packet: &[u8]) -> Result<Parsed, Malformed> {
+    match packet.first().map(|first| first >> 4) {
+        Some(4) => ipv4(packet),
+        Some(_) => Ok(Parsed::Other),
+        None => Err(Malformed::Ip),
+    }
+}
+
 fn arp(packet: &[u8]) -> Result<Parsed, Malformed> {
     let packet = packet.get(..ARP_IPV4_LEN).ok_or(Malformed::Arp)?;
     if packet[..6] != ARP_IPV4 {

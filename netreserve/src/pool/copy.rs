@@ -129,6 +129,7 @@ impl<'m> SkbPool<'m> {
         };
         let copy = copy.map(|mut copy| {
             copy.restart(headroom);
+            copy.set_meta(first.meta());
             for skb in parts() {
                 let room = copy
                     .put(skb.len())
