@@ -28,6 +28,20 @@ mempool::__mechanisms! {
     EgressFilter = "egress-filter", "N2";
     /// Of a [`SocketTable`](crate::SocketTable). Off: queues are bounded by their entries alone.
     SocketLimits = "socket-limits", "N4";
+    /// Of a [`SocketTable`](crate::SocketTable). Off: a socket may have sent as much as it likes.
+    SendLimits = "send-limits", "N4";
+    /// Of a [`SocketTable`](crate::SocketTable). Off: VMIO sockets are held to the limits of all, and
+    /// the others may take every entry.
+    VmioRoom = "vmio-room", "N7";
+    /// Of a [`SocketTable`](crate::SocketTable). Off: what a socket holds when VMIO is cleared stays,
+    /// whatever its memory and its limits.
+    VmioSettle = "vmio-settle", "N7";
+    /// Of a [`SocketTable`](crate::SocketTable). Off: the backlogs of VMIO sockets are processed in
+    /// no memalloc scope.
+    BacklogScope = "backlog-scope", "M1";
+    /// Of a [`SocketTable`](crate::SocketTable). Off: a backlog takes on what comes in while it is
+    /// being processed, as long as the queue has room.
+    BacklogBound = "backlog-bound", "N4";
     /// Of a `Reserved` device. Off: a received frame is handed up without a transmit skb in hand.
     /// If none can be had for the answer, or the ring is full, the answer is lost, and counted as a
     /// frame dropped. It is written to 16 KiB of stack then, which bounds the frames of the card.

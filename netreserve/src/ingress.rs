@@ -36,7 +36,7 @@ pub struct IngressStats {
     pub received: u64,
     /// Of those, in emergency skbs.
     pub received_emergency: u64,
-    /// Frames of VMIO flows, handed to the swap stack.
+    /// Frames of VMIO flows, handed to the swap stack or to the sockets that serve the VM.
     pub vmio: u64,
     /// Frames of their control plane, handed to the swap stack.
     pub control: u64,
@@ -60,7 +60,8 @@ pub struct IngressStats {
 /// | UDP, TCP | its socket, within its limits | dropped |
 /// | no such socket; foreign ARP, ICMP, fragment, other protocols | unclaimed | dropped |
 ///
-/// VMIO never passes through the sockets, so that their limits cannot hold it up (N7). A fragment
+/// VMIO for a socket that [serves the VM](SocketTable::set_vmio) goes there, and all other VMIO to the
+/// swap stack: the limits of ordinary sockets cannot hold it up (N7). A fragment
 /// serves nobody: only the first one of a packet has ports, and whoever let the others in would
 /// have to keep them. The swap connection's segments must fit the path's MTU.
 ///
@@ -152,7 +153,7 @@ impl<'m> Ingress<'m> {
             Class::Vmio if ablation.off(Mechanism::VmioBypass) && !self.has_room(&skb) => {
                 DropReason::ProtocolMemoryFull
             }
-            Class::Vmio => return self.hand_up(skb, class, |stats| stats.vmio += 1),
+            Class::Vmio => return self.vmio(skb),
             Class::Control(control) if emergency && ablation.off(Mechanism::ControlPlane) => {
                 match control {
                     Control::Arp => DropReason::EmergencyArp,
@@ -297,6 +298,27 @@ impl<'m> Ingress<'m> {
         match self.link {
             Link::Ethernet(_) => class::classify_outgoing(frame, self.flows),
             Link::Ip => class::classify_ip_outgoing(frame, self.flows),
+        }
+    }
+
+    /// A packet of a VMIO flow: for the socket that has the flow, or for the swap stack.
+    fn vmio(&self, skb: Skb<'m>) -> Verdict<'m> {
+        let any = self.sockets.any_vmio();
+        let flow = any.then(|| class::received_flow(skb.data(), self.medium()));
+        let result = match flow.flatten() {
+            Some(flow) => self.sockets.deliver_vmio(flow, skb),
+            None => Err((None, skb)),
+        };
+        match result {
+            Ok(socket) => {
+                self.count(|stats| {
+                    stats.vmio += 1;
+                    stats.delivered += 1;
+                });
+                Verdict::Delivered(socket)
+            }
+            Err((None, skb)) => self.hand_up(skb, Class::Vmio, |stats| stats.vmio += 1),
+            Err((Some(reason), skb)) => Verdict::Dropped(self.discard(skb, Class::Vmio, reason)),
         }
     }
 

@@ -145,6 +145,8 @@ pub use skb::{Skb, SkbError, SkbFrags};
 #[cfg(feature = "smoltcp")]
 pub use smoltcp::{OtherMedium, PhyNic};
 pub use sock::{
-    BindError, ProtocolMemory, QueueEntry, Socket, SocketId, SocketInfo, SocketStats, SocketTable,
+    BindError, MemallocContext, OwnedSocket, Processed, ProtocolMemory, QueueEntry, SendError,
+    SendWaiters, Settled, Socket, SocketId, SocketInfo, SocketStats, SocketTable, VmioError,
+    VmioRoom,
 };
 pub use stats::Stats;

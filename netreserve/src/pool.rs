@@ -135,6 +135,12 @@ impl<'m> SkbPool<'m> {
         self.cache.object_size().saturating_sub(self.headroom)
     }
 
+    /// Bytes of memory that each skb holds: its [truesize](Skb::truesize).
+    #[must_use]
+    pub fn truesize(&self) -> usize {
+        self.cache.object_size()
+    }
+
     /// An skb for the receive ring.
     ///
     /// # Errors

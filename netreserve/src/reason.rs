@@ -65,8 +65,12 @@ reasons! {
     RcvbufFull = "rcvbuf_full",
     /// The sockets of the protocol hold as much as they may.
     ProtocolMemoryFull = "protocol_memory_full",
-    /// Every queue entry is in use.
+    /// Every queue entry is in use, or promised to VMIO.
     QueueFull = "queue_full",
+    /// Somebody owns the socket, and its backlog holds as much as it may.
+    BacklogFull = "backlog_full",
+    /// The room of a VMIO socket is full.
+    VmioFull = "vmio_full",
 }
 
 impl DropReason {

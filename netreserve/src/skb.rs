@@ -12,6 +12,7 @@ use mempool::{Buffer, Charge, SharedBuffer};
 pub(crate) use meta::Meta;
 
 use crate::ablation::Ablation;
+use crate::sock::Wmem;
 
 /// An owned packet buffer: headroom, data, tailroom.
 ///
@@ -75,10 +76,19 @@ pub struct Skb<'m> {
 /// Where the bytes are. `head + len` never exceeds them.
 enum Bytes<'m> {
     Own(Buffer<'m>),
-    /// With the charge behind them, which ends with the last owner (N3).
-    Shared(SharedBuffer<'m, Option<Charge<'m>>>),
+    /// With what is tied to them behind them, which ends with the last owner (N3). Bytes of one owner
+    /// lie so while they count for a sender.
+    Shared(SharedBuffer<'m, Tied<'m>>),
     /// On the way from one to the other; nobody else sees this.
     Moving,
+}
+
+/// What ends after the memory.
+struct Tied<'m> {
+    /// Against the reserve that the memory came out of.
+    charge: Option<Charge<'m>>,
+    /// Against the send buffer of the socket whose packet it is.
+    owner: Option<Wmem<'m>>,
 }
 
 /// What an skb was allocated for: whose node it is charged to, and who counts it.
@@ -117,7 +127,7 @@ impl<'m> Skb<'m> {
     #[must_use]
     pub fn is_emergency(&self) -> bool {
         match &self.bytes {
-            Bytes::Shared(shared) => shared.value().is_some() || self.charge.is_some(),
+            Bytes::Shared(shared) => shared.value().charge.is_some() || self.charge.is_some(),
             Bytes::Own(_) | Bytes::Moving => self.charge.is_some(),
         }
     }
@@ -152,12 +162,15 @@ impl<'m> Skb<'m> {
         self.head
     }
 
-    /// Bytes behind the data; while the skb is shared, without those that hold its owners together.
+    /// Bytes behind the data; while the skb is shared, or counts for a socket that sends it, without
+    /// those that hold its owners together, [`SHARE_ROOM`](Skb::SHARE_ROOM) at most.
     #[must_use]
     pub fn tailroom(&self) -> usize {
         let end = match &self.bytes {
             // The others are gone, and what held them together with them, once it is written to.
-            Bytes::Shared(shared) if shared.is_unique() => shared.object_size(),
+            Bytes::Shared(shared) if shared.is_unique() && shared.value().owner.is_none() => {
+                shared.object_size()
+            }
             _ => self.room().len(),
         };
         end - self.head - self.len
@@ -296,7 +309,8 @@ impl<'m> Skb<'m> {
         self.unshare();
         match &mut self.bytes {
             Bytes::Own(buffer) => Ok(buffer),
-            Bytes::Shared(_) | Bytes::Moving => Err(SkbError::Shared),
+            Bytes::Shared(shared) => shared.get_mut().ok_or(SkbError::Shared),
+            Bytes::Moving => Err(SkbError::Shared),
         }
     }
 }

@@ -1,25 +1,40 @@
-//! Ordinary sockets: receive queues, and how much memory each may hold.
+//! Sockets: receive queues, and how much memory each may hold, either way.
 //!
-//! The owner of a socket may be asleep because its memory is swapped out. What lies in its queue
-//! then stays there, so that a queue is a long-lived holder: an emergency skb never enters one (N2).
+//! The owner of an ordinary socket may be asleep because its memory is swapped out. What lies in its
+//! queue then stays there, so that a queue is a long-lived holder: an emergency skb never enters one
+//! (N2). The owner of a VMIO socket runs without any memory being freed: see `vmio`.
+
+mod backlog;
+mod send;
+mod state;
+mod vmio;
 
 use core::fmt;
 
 use lock_api::Mutex;
 use mempool::CriticalSection;
 
-use crate::ablation::{Ablation, Mechanism};
-use crate::probe::{Keyed, Probe, Slot, hash_words};
-use crate::{DropReason, Protocol, Skb};
+pub use self::backlog::{MemallocContext, OwnedSocket, Processed};
+pub(crate) use self::send::Wmem;
+pub use self::send::{SendError, SendWaiters};
+use self::state::{Port, State};
+pub use self::state::{QueueEntry, Socket};
+pub use self::vmio::{Settled, VmioError, VmioRoom};
+#[cfg(feature = "ablation")]
+use crate::ablation::Mechanism;
+use crate::probe::Slot;
+use crate::{DropReason, Flow, FlowTable, Protocol, Skb};
 
-const NIL: u32 = u32::MAX;
-
-/// The ordinary sockets of a system, by protocol and local port.
+/// The sockets of a system, by protocol and local port.
 ///
 /// All queues share one storage of entries and are bounded three times: each socket by its `rcvbuf`,
 /// each protocol by its [memory limit](ProtocolMemory), all together by the entries. Sizes are
 /// [truesizes](Skb::truesize), in bytes. A clone counts as much as its original: each queue is bounded
 /// as if nobody shared with it, and all of them together never hold more memory than is counted.
+///
+/// What a socket [sends](SocketTable::alloc_send) is bounded by its `sndbuf`, until the card has freed
+/// it. A socket that serves the VM is bounded by the [room](SocketTable::set_vmio) that it was given
+/// instead. While somebody [owns](SocketTable::lock_sock) a socket, what comes in goes to its backlog.
 ///
 /// Shared by reference: one thread delivers, the owners receive. Every operation takes O(1) while a
 /// quarter of the socket slots is empty, except where stated.
@@ -39,6 +54,8 @@ const NIL: u32 = u32::MAX;
 /// ```
 pub struct SocketTable<'m> {
     state: Mutex<CriticalSection, State<'m>>,
+    flows: Option<&'m FlowTable<'m>>,
+    waiters: Option<&'m dyn SendWaiters>,
 }
 
 /// Names a bound socket. It names nothing any more once the socket is closed, even when the port
@@ -70,7 +87,7 @@ impl ProtocolMemory {
         }
     }
 
-    fn of(&mut self, protocol: Protocol) -> &mut usize {
+    pub(crate) fn of(&mut self, protocol: Protocol) -> &mut usize {
         match protocol {
             Protocol::Udp => &mut self.udp,
             Protocol::Tcp => &mut self.tcp,
@@ -88,12 +105,24 @@ pub struct SocketInfo {
     pub port: u16,
     /// Skbs in its queue.
     pub queued: usize,
-    /// Of those, emergency skbs; none, unless the filter was switched off.
+    /// Skbs in its backlog: somebody owns it.
+    pub backlog: usize,
+    /// Of both, emergency skbs; none, unless it serves the VM or the filter was switched off.
     pub emergency: usize,
-    /// Bytes that they hold.
+    /// Bytes that all of them hold, but for those in the room of VMIO.
     pub rmem: usize,
     /// Bytes that they may hold.
     pub rcvbuf: usize,
+    /// Skbs of both in the room of VMIO.
+    pub vmio_queued: usize,
+    /// Bytes that it sent and the card has not freed, but for those in the room of VMIO.
+    pub wmem: usize,
+    /// Bytes that it may have sent so.
+    pub sndbuf: usize,
+    /// Skbs that it sent in the room of VMIO and the card has not freed.
+    pub vmio_sent: usize,
+    /// What it was given, if it serves the VM.
+    pub vmio: Option<VmioRoom>,
 }
 
 /// What all sockets hold.
@@ -102,76 +131,27 @@ pub struct SocketInfo {
 pub struct SocketStats {
     /// Sockets bound.
     pub sockets: usize,
-    /// Sockets with something in their queue.
+    /// Sockets with something in their queue or backlog.
     pub waiting: usize,
     /// Skbs in all queues.
     pub queued: usize,
-    /// Of those, emergency skbs; none, unless the filter was switched off.
+    /// Skbs in all backlogs.
+    pub backlog: usize,
+    /// Of both, emergency skbs of sockets that do not serve the VM; none, unless the filter was
+    /// switched off.
     pub emergency: usize,
-    /// Bytes in all queues.
+    /// Skbs in the room of VMIO sockets.
+    pub vmio_queued: usize,
+    /// Bytes in all queues and backlogs, but for those in the room of VMIO.
     pub rmem: usize,
-    /// The most bytes in all queues at once.
+    /// The most of these bytes at once.
     pub peak: usize,
-    /// The socket with the most bytes.
+    /// Bytes sent and not yet freed by the card, of closed sockets as well.
+    pub wmem: usize,
+    /// Skbs freed because there was no room for them when a backlog was processed or VMIO cleared.
+    pub dropped: u64,
+    /// The socket with the most bytes in queue and backlog.
     pub fullest: Option<SocketInfo>,
-}
-
-struct State<'m> {
-    sockets: Probe<'m, Socket>,
-    entries: &'m mut [QueueEntry<'m>],
-    /// Head of the list of free entries.
-    free: u32,
-    limit: ProtocolMemory,
-    rmem: ProtocolMemory,
-    peak: usize,
-    serial: u32,
-    ablation: Ablation,
-}
-
-/// A bound socket: what a [`Slot`] of a [`SocketTable`] holds.
-#[derive(Debug, Clone)]
-pub struct Socket {
-    id: SocketId,
-    rcvbuf: usize,
-    rmem: usize,
-    queued: usize,
-    emergency: usize,
-    head: u32,
-    tail: u32,
-}
-
-/// Room for one skb in the queues of a [`SocketTable`].
-#[derive(Debug)]
-pub struct QueueEntry<'m> {
-    skb: Option<Skb<'m>>,
-    next: u32,
-}
-
-impl QueueEntry<'_> {
-    /// No skb is in it.
-    pub const EMPTY: Self = QueueEntry {
-        skb: None,
-        next: NIL,
-    };
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub(crate) struct Port {
-    protocol: Protocol,
-    number: u16,
-}
-
-impl Keyed for Socket {
-    type Key = Port;
-
-    fn key(&self) -> Port {
-        self.id.port
-    }
-
-    fn hash(port: Port) -> u32 {
-        hash_words(&[u32::from(port.protocol.number()) << 16 | u32::from(port.number)])
-    }
 }
 
 impl<'m> SocketTable<'m> {
@@ -183,29 +163,29 @@ impl<'m> SocketTable<'m> {
         entries: &'m mut [QueueEntry<'m>],
         limit: ProtocolMemory,
     ) -> Self {
-        let mut free = NIL;
-        for (index, entry) in (0..NIL).zip(entries.iter_mut()) {
-            *entry = QueueEntry {
-                skb: None,
-                next: free,
-            };
-            free = index;
-        }
         SocketTable {
-            state: Mutex::new(State {
-                sockets: Probe::new(sockets),
-                entries,
-                free,
-                limit,
-                rmem: ProtocolMemory::each(0),
-                peak: 0,
-                serial: 0,
-                ablation: Ablation::NONE,
-            }),
+            state: Mutex::new(State::new(sockets, entries, limit)),
+            flows: None,
+            waiters: None,
         }
     }
 
-    /// Binds a port to a new socket whose queue may hold `rcvbuf` bytes.
+    /// The flows that sockets can be [tagged](SocketTable::set_vmio) in.
+    #[must_use]
+    pub fn with_flows(mut self, flows: &'m FlowTable<'m>) -> Self {
+        self.flows = Some(flows);
+        self
+    }
+
+    /// Whom to tell when a socket has room to send again.
+    #[must_use]
+    pub fn with_waiters(mut self, waiters: &'m dyn SendWaiters) -> Self {
+        self.waiters = Some(waiters);
+        self
+    }
+
+    /// Binds a port to a new socket whose queue may hold `rcvbuf` bytes. It may have sent as many:
+    /// see [`set_sndbuf`](SocketTable::set_sndbuf).
     ///
     /// # Errors
     ///
@@ -223,35 +203,19 @@ impl<'m> SocketTable<'m> {
             protocol,
             number: port,
         };
-        let mut state = self.state.lock();
-        if state.sockets.get(key).is_some() {
-            return Err(BindError::InUse);
-        }
-        let id = SocketId {
-            port: key,
-            serial: state.serial,
-        };
-        let socket = Socket {
-            id,
-            rcvbuf,
-            rmem: 0,
-            queued: 0,
-            emergency: 0,
-            head: NIL,
-            tail: NIL,
-        };
-        state.sockets.insert(socket).map_err(|_| BindError::Full)?;
-        state.serial = state.serial.wrapping_add(1);
-        Ok(id)
+        self.state.lock().bind(key, rcvbuf)
     }
 
-    /// Queues an ordinary skb at the socket bound to `port`.
+    /// Queues an ordinary skb at the socket bound to `port`, or puts it into the backlog while
+    /// somebody owns the socket. A socket that serves the VM is connected, and for nobody's but its
+    /// own flow.
     ///
     /// # Errors
     ///
     /// The skb comes back, with the reason: [`DropReason::NoSocket`], [`DropReason::RcvbufFull`],
-    /// [`DropReason::ProtocolMemoryFull`], [`DropReason::QueueFull`]; an emergency skb is always
-    /// refused, with [`DropReason::EmergencyUdp`] or [`DropReason::EmergencyTcp`].
+    /// [`DropReason::ProtocolMemoryFull`], [`DropReason::QueueFull`], [`DropReason::BacklogFull`]; an
+    /// emergency skb is always refused, with [`DropReason::EmergencyUdp`] or
+    /// [`DropReason::EmergencyTcp`].
     pub fn deliver(
         &self,
         protocol: Protocol,
@@ -269,13 +233,34 @@ impl<'m> SocketTable<'m> {
         &self,
         protocol: Protocol,
         port: u16,
-        skb: Skb<'m>,
+        mut skb: Skb<'m>,
     ) -> Result<SocketId, (DropReason, Skb<'m>)> {
         let port = Port {
             protocol,
             number: port,
         };
-        self.state.lock().enqueue(port, skb)
+        // Whoever sent it has sent it.
+        skb.orphan();
+        self.state.lock().receive(port, skb)
+    }
+
+    /// Queues a packet of a VMIO flow at the socket that is tagged with it, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// The skb comes back: without a reason if no socket has the flow.
+    pub(crate) fn deliver_vmio(
+        &self,
+        flow: Flow,
+        mut skb: Skb<'m>,
+    ) -> Result<SocketId, (Option<DropReason>, Skb<'m>)> {
+        skb.orphan();
+        self.state.lock().receive_vmio(flow, skb)
+    }
+
+    /// Whether any socket serves the VM. O(1).
+    pub(crate) fn any_vmio(&self) -> bool {
+        self.state.lock().any_vmio()
     }
 
     /// Whether a socket is bound to `port`.
@@ -284,7 +269,7 @@ impl<'m> SocketTable<'m> {
             protocol,
             number: port,
         };
-        self.state.lock().sockets.get(port).is_some()
+        self.state.lock().is_bound(port)
     }
 
     /// Whether the sockets of `protocol` may hold `size` bytes more.
@@ -296,7 +281,7 @@ impl<'m> SocketTable<'m> {
     /// nothing.
     #[cfg(feature = "ablation")]
     pub fn ablate(&self, mechanism: Mechanism) {
-        self.state.lock().ablation.ablate(mechanism);
+        self.state.lock().ablate(mechanism);
     }
 
     /// Takes the oldest skb out of a socket's queue: the whole frame, as it was received. Its
@@ -305,17 +290,21 @@ impl<'m> SocketTable<'m> {
         self.state.lock().dequeue(id)
     }
 
-    /// Closes a socket and frees what is in its queue; returns how many skbs that were, or `None`
-    /// if the socket was closed already. O(queued), with the lock released between skbs.
+    /// Closes a socket, whoever owns it, and frees what is in its queue and backlog; returns how many
+    /// skbs that were, or `None` if the socket was closed already. O(queued), with the lock released
+    /// between skbs. If it served the VM, it does not from here on.
+    ///
+    /// What it sent stays with the card, whose ring bounds it.
     pub fn close(&self, id: SocketId) -> Option<usize> {
+        let settled = self.clear_vmio(id).map_or(0, |settled| settled.dropped);
         // Nothing more comes in from here on.
-        self.state.lock().socket(id)?.rcvbuf = 0;
+        self.state.lock().shut(id)?;
         let mut freed = 0;
         loop {
             let mut state = self.state.lock();
-            let Some(skb) = state.dequeue(id) else {
-                state.socket(id)?;
-                return state.sockets.remove(id.port).map(|_| freed);
+            let Some(skb) = state.dequeue(id).or_else(|| state.take_backlog(id)) else {
+                state.unbind(id)?;
+                return Some(settled + freed);
             };
             drop(state);
             drop(skb);
@@ -323,7 +312,8 @@ impl<'m> SocketTable<'m> {
         }
     }
 
-    /// Bytes in a socket's queue, or `None` if it is closed.
+    /// Bytes in a socket's queue and backlog, but for those in the room of VMIO, or `None` if it is
+    /// closed.
     #[must_use]
     pub fn rmem(&self, id: SocketId) -> Option<usize> {
         self.info(id).map(|info| info.rmem)
@@ -332,14 +322,13 @@ impl<'m> SocketTable<'m> {
     /// What a socket holds, or `None` if it is closed.
     #[must_use]
     pub fn info(&self, id: SocketId) -> Option<SocketInfo> {
-        self.state.lock().socket(id).map(|socket| socket.info())
+        self.state.lock().info(id)
     }
 
-    /// Bytes in all queues.
+    /// Bytes in all queues and backlogs, but for those in the room of VMIO.
     #[must_use]
     pub fn total_rmem(&self) -> usize {
-        let rmem = self.state.lock().rmem;
-        rmem.udp + rmem.tcp
+        self.state.lock().total_rmem()
     }
 
     /// Skbs in all queues. O(sockets).
@@ -351,102 +340,7 @@ impl<'m> SocketTable<'m> {
     /// A snapshot of what all sockets hold. O(sockets).
     #[must_use]
     pub fn stats(&self) -> SocketStats {
-        let state = self.state.lock();
-        let mut stats = SocketStats {
-            sockets: state.sockets.len(),
-            rmem: state.rmem.udp + state.rmem.tcp,
-            peak: state.peak,
-            ..SocketStats::default()
-        };
-        for info in state.sockets.iter().map(Socket::info) {
-            stats.waiting += usize::from(info.queued > 0);
-            stats.queued += info.queued;
-            stats.emergency += info.emergency;
-            if info.rmem > stats.fullest.map_or(0, |fullest| fullest.rmem) {
-                stats.fullest = Some(info);
-            }
-        }
-        stats
-    }
-}
-
-impl<'m> State<'m> {
-    fn socket(&mut self, id: SocketId) -> Option<&mut Socket> {
-        self.sockets
-            .get_mut(id.port)
-            .filter(|socket| socket.id == id)
-    }
-
-    fn has_room(&mut self, protocol: Protocol, size: usize) -> bool {
-        let held = *self.rmem.of(protocol);
-        size <= self.limit.of(protocol).saturating_sub(held)
-    }
-
-    fn enqueue(&mut self, port: Port, skb: Skb<'m>) -> Result<SocketId, (DropReason, Skb<'m>)> {
-        let size = skb.truesize();
-        let limited = !self.ablation.off(Mechanism::SocketLimits);
-        let room = self.has_room(port.protocol, size);
-        let Some(socket) = self.sockets.get_mut(port) else {
-            return Err((DropReason::NoSocket, skb));
-        };
-        if limited && size > socket.rcvbuf.saturating_sub(socket.rmem) {
-            return Err((DropReason::RcvbufFull, skb));
-        }
-        if limited && !room {
-            return Err((DropReason::ProtocolMemoryFull, skb));
-        }
-        let index = self.free;
-        let Some(entry) = self.entries.get_mut(index as usize) else {
-            return Err((DropReason::QueueFull, skb));
-        };
-        *self.rmem.of(port.protocol) += size;
-        self.free = entry.next;
-        entry.next = NIL;
-        socket.rmem += size;
-        socket.queued += 1;
-        socket.emergency += usize::from(skb.is_emergency());
-        entry.skb = Some(skb);
-        let last = core::mem::replace(&mut socket.tail, index);
-        match self.entries.get_mut(last as usize) {
-            Some(last) => last.next = index,
-            None => socket.head = index,
-        }
-        let id = socket.id;
-        self.peak = self.peak.max(self.rmem.udp + self.rmem.tcp);
-        Ok(id)
-    }
-
-    fn dequeue(&mut self, id: SocketId) -> Option<Skb<'m>> {
-        let socket = self
-            .sockets
-            .get_mut(id.port)
-            .filter(|socket| socket.id == id)?;
-        let index = socket.head;
-        let entry = self.entries.get_mut(index as usize)?;
-        let skb = entry.skb.take()?;
-        socket.head = core::mem::replace(&mut entry.next, self.free);
-        if socket.head == NIL {
-            socket.tail = NIL;
-        }
-        self.free = index;
-        socket.rmem -= skb.truesize();
-        socket.queued -= 1;
-        socket.emergency -= usize::from(skb.is_emergency());
-        *self.rmem.of(id.port.protocol) -= skb.truesize();
-        Some(skb)
-    }
-}
-
-impl Socket {
-    fn info(&self) -> SocketInfo {
-        SocketInfo {
-            protocol: self.id.port.protocol,
-            port: self.id.port.number,
-            queued: self.queued,
-            emergency: self.emergency,
-            rmem: self.rmem,
-            rcvbuf: self.rcvbuf,
-        }
+        self.state.lock().stats()
     }
 }
 
@@ -483,5 +377,7 @@ impl fmt::Display for BindError {
 
 impl core::error::Error for BindError {}
 
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

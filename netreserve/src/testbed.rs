@@ -30,6 +30,7 @@ pub(crate) const SWAP: Flow = Flow::tcp(LOCAL, SERVER);
 
 /// Everything is leaked, so that lifetimes do not matter.
 pub(crate) struct Machine {
+    pub(crate) task: &'static SingleTask,
     pub(crate) zone: &'static Zone<'static>,
     pub(crate) cache: &'static SizedCache<'static>,
     pub(crate) rx: &'static ReserveNode<'static>,
@@ -60,8 +61,8 @@ pub(crate) fn machine() -> Machine {
         low: 6,
         high: 8,
     };
-    let zone: &'static Zone<'static> =
-        leak(Zone::new(source, leak(SingleTask::new()), marks).unwrap());
+    let task: &'static SingleTask = leak(SingleTask::new());
+    let zone: &'static Zone<'static> = leak(Zone::new(source, task, marks).unwrap());
     let root: &'static ReserveNode<'static> = leak(ReserveNode::root("total", zone));
     let rx: &'static ReserveNode<'static> = leak(ReserveNode::new("rx"));
     let tx: &'static ReserveNode<'static> = leak(ReserveNode::new("tx"));
@@ -79,13 +80,11 @@ pub(crate) fn machine() -> Machine {
     ));
     let entries: Vec<_> = (0..64).map(|_| QueueEntry::EMPTY).collect();
     let limit = ProtocolMemory::each(32 * SKB);
-    let sockets: &'static SocketTable<'static> = leak(SocketTable::new(
-        leak(vec![Slot::EMPTY; 8]),
-        entries.leak(),
-        limit,
-    ));
+    let sockets: &'static SocketTable<'static> =
+        leak(SocketTable::new(leak(vec![Slot::EMPTY; 8]), entries.leak(), limit).with_flows(flows));
     let token = zone.claim_memalloc().unwrap();
     Machine {
+        task,
         zone,
         cache,
         rx,

@@ -195,6 +195,18 @@ pub(crate) fn protocol(frame: &[u8], medium: Medium) -> Option<Protocol> {
     }
 }
 
+/// The flow that a received frame would be of.
+pub(crate) fn received_flow(frame: &[u8], medium: Medium) -> Option<Flow> {
+    let parsed = match medium {
+        Medium::Ethernet => parse::ethernet(frame),
+        Medium::Ip => parse::ip(frame),
+    };
+    match parsed {
+        Ok(Parsed::Transport(conversation)) => Some(Direction::Received.flow(conversation)),
+        _ => None,
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Direction {
     Received,

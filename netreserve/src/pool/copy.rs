@@ -2,6 +2,7 @@
 
 use super::{SkbAllocError, SkbPool};
 use crate::Skb;
+use crate::sock::Wmem;
 
 impl<'m> SkbPool<'m> {
     /// An skb with a copy of the data, behind as much headroom (`skb_copy`). O(len).
@@ -74,7 +75,7 @@ impl<'m> SkbPool<'m> {
     /// An skb that is alone keeps its memory: the data is moved up in it, and no memory is needed.
     /// One that is [shared](Skb::is_shared) is exchanged for a [copy](SkbPool::copy), and the other
     /// skbs keep what they had; this takes an skb more while it lasts, and for good unless the last
-    /// of the others goes.
+    /// of the others goes. The copy counts for the same sender, whatever he holds.
     ///
     /// # Errors
     ///
@@ -108,8 +109,17 @@ impl<'m> SkbPool<'m> {
         if skb.unshare() && skb.make_headroom(headroom) {
             return Ok(skb);
         }
-        self.copy_behind(&skb, &[], headroom.max(skb.headroom()))
-            .map_err(|error| (error, skb))
+        match self.copy_behind(&skb, &[], headroom.max(skb.headroom())) {
+            // It takes the place of the packet, whose sender is counted both until that is gone.
+            Ok(mut copy) => {
+                let owner = skb.owner().and_then(Wmem::again);
+                match owner.map_or(Ok(()), |owner| copy.set_owner(owner)) {
+                    Ok(()) => Ok(copy),
+                    Err(_) => Err((SkbAllocError::TooLarge, skb)),
+                }
+            }
+            Err(error) => Err((error, skb)),
+        }
     }
 
     fn copy_behind(

@@ -2,16 +2,17 @@
 
 use core::mem;
 
-use mempool::{Charge, SharedBuffer};
+use mempool::SharedBuffer;
 
-use super::{Bytes, Skb, SkbError};
+use super::{Bytes, Skb, SkbError, Tied};
 use crate::ablation::Mechanism;
+use crate::sock::Wmem;
 
 impl<'m> Skb<'m> {
-    /// Bytes behind the data with which an skb can always be shared: the count of its owners, and
-    /// the charge, are put there. Of a pool whose skbs are so much larger than a frame and its
+    /// Bytes behind the data with which an skb can always be shared: the count of its owners, the
+    /// charge, and what its sender is counted, are put there. Of a pool whose skbs are so much larger than a frame and its
     /// headroom, every skb can be.
-    pub const SHARE_ROOM: usize = SharedBuffer::<Option<Charge<'m>>>::TAIL;
+    pub const SHARE_ROOM: usize = SharedBuffer::<Tied<'m>>::TAIL;
 
     /// Another skb over the same bytes, with the same ends (`skb_clone`). It takes no memory, so
     /// that it cannot fail for want of any.
@@ -86,23 +87,66 @@ impl<'m> Skb<'m> {
         matches!(&self.bytes, Bytes::Shared(shared) if !shared.is_unique())
     }
 
-    /// Takes the bytes as its own if the others that shared them are gone, and returns whether they
-    /// are its own now. What writes to the bytes does this first.
+    /// Takes the bytes as its own if the others that shared them are gone, and returns whether nobody
+    /// else reads them now. What writes to the bytes does this first. While they count for a sender
+    /// they stay where that is written.
     pub(crate) fn unshare(&mut self) -> bool {
-        if let Bytes::Own(_) = self.bytes {
-            return true;
+        match &self.bytes {
+            Bytes::Own(_) => true,
+            Bytes::Shared(shared) if shared.value().owner.is_some() => shared.is_unique(),
+            Bytes::Shared(_) | Bytes::Moving => self.take_apart().is_ok(),
         }
-        self.bytes = match mem::replace(&mut self.bytes, Bytes::Moving) {
+    }
+
+    /// Takes the bytes as its own, and returns the sender that they counted for.
+    fn take_apart(&mut self) -> Result<Option<Wmem<'m>>, SkbError> {
+        match mem::replace(&mut self.bytes, Bytes::Moving) {
             Bytes::Shared(shared) => match shared.try_into_inner() {
-                Ok((buffer, charge)) => {
+                Ok((buffer, Tied { charge, owner })) => {
                     self.charge = charge.or(self.charge.take());
-                    Bytes::Own(buffer)
+                    self.bytes = Bytes::Own(buffer);
+                    return Ok(owner);
                 }
-                Err(shared) => Bytes::Shared(shared),
+                Err(shared) => self.bytes = Bytes::Shared(shared),
             },
-            bytes => bytes,
-        };
-        matches!(self.bytes, Bytes::Own(_))
+            bytes => self.bytes = bytes,
+        }
+        match self.bytes {
+            Bytes::Own(_) => Ok(None),
+            Bytes::Shared(_) | Bytes::Moving => Err(SkbError::Shared),
+        }
+    }
+
+    /// Makes it a packet of the socket that `owner` counts for, until its memory is free
+    /// (`skb_set_owner_w`). It is the packet of nobody else then.
+    ///
+    /// # Errors
+    ///
+    /// [`SkbError::Shared`], [`SkbError::NoTailroom`] as for [`try_clone`](Skb::try_clone).
+    pub(crate) fn set_owner(&mut self, owner: Wmem<'m>) -> Result<(), SkbError> {
+        let before = self.take_apart()?;
+        match self.share_with(Some(owner)) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                debug_assert!(before.is_none(), "there was room for that one");
+                Err(error)
+            }
+        }
+    }
+
+    /// The sender that it counts for.
+    pub(crate) fn owner(&self) -> Option<&Wmem<'m>> {
+        match &self.bytes {
+            Bytes::Shared(shared) => shared.value().owner.as_ref(),
+            Bytes::Own(_) | Bytes::Moving => None,
+        }
+    }
+
+    /// It counts for its sender no more, unless others share it (`skb_orphan`).
+    pub(crate) fn orphan(&mut self) {
+        if self.owner().is_some() {
+            drop(self.take_apart());
+        }
     }
 
     /// Moves the data up, within bytes of its own, to have `headroom` bytes in front; returns
@@ -129,6 +173,11 @@ impl<'m> Skb<'m> {
 
     /// Puts the charge behind the bytes, for others to join.
     fn share(&mut self) -> Result<(), SkbError> {
+        self.share_with(None)
+    }
+
+    /// With the sender that they count for.
+    fn share_with(&mut self, owner: Option<Wmem<'m>>) -> Result<(), SkbError> {
         if let Bytes::Shared(_) = self.bytes {
             return Ok(());
         }
@@ -137,15 +186,18 @@ impl<'m> Skb<'m> {
         };
         // Off: the charge stays here, and ends with this skb though others still read its bytes.
         let follows = !self.ablation.off(Mechanism::ChargeWithClone);
-        let charge = self.charge.take_if(|_| follows);
-        match SharedBuffer::new(buffer, self.head + self.len, charge) {
+        let tied = Tied {
+            charge: self.charge.take_if(|_| follows),
+            owner,
+        };
+        match SharedBuffer::new(buffer, self.head + self.len, tied) {
             Ok(shared) => {
                 self.bytes = Bytes::Shared(shared);
                 Ok(())
             }
-            Err((buffer, charge)) => {
+            Err((buffer, tied)) => {
                 self.bytes = Bytes::Own(buffer);
-                self.charge = charge.or(self.charge.take());
+                self.charge = tied.charge.or(self.charge.take());
                 Err(SkbError::NoTailroom)
             }
         }
