@@ -12,6 +12,9 @@
 //! that, or copies or expands shared emergency skbs, is one more holder: each such skb goes on top of
 //! the ring that is named here.
 //!
+//! Sockets that serve the VM hold as many as the [room](crate::VmioRoom) that they were given, and one
+//! more while a backlog is processed. [`RxHolders`] and [`TxHolders`] add all of these up.
+//!
 //! That holds for one caller that fills the rings. The slabs are the cache's: several caches, or
 //! slabs of an order above 0, are not covered (see [`Budget`]).
 //!
@@ -58,6 +61,135 @@ pub const MIN_TX_SKBS: usize = 1;
 #[must_use]
 pub const fn min_budget(size: usize, order: u8) -> Budget {
     Budget::objects(MIN_RX_SKBS + MIN_TX_SKBS, size, order)
+}
+
+/// All that can hold skbs of one receive node.
+///
+/// ```
+/// use netreserve::RxHolders;
+///
+/// // A ring of 8, and a socket of the swap connection with room for 4.
+/// const HOLDERS: RxHolders = RxHolders {
+///     sockets: 4,
+///     ..RxHolders::ring(8)
+/// };
+/// assert_eq!(HOLDERS.skbs(2016), 8 + 2 + 4 + 1);
+/// assert_eq!(HOLDERS.budget(2016, 0).frames(), HOLDERS.skbs(2016).div_ceil(2));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct RxHolders {
+    /// The size of the receive ring.
+    pub ring: usize,
+    /// Skbs in the rooms of all VMIO sockets: the sum of [`VmioRoom::rx`](crate::VmioRoom::rx).
+    pub sockets: usize,
+    /// Bytes of truesize that reassembly may hold. The reserve must exceed them, so that reassembly can
+    /// overflow and evict.
+    pub reassembly: usize,
+}
+
+impl RxHolders {
+    /// A ring alone, with the ladder and the swap stack behind it.
+    #[must_use]
+    pub const fn ring(ring: usize) -> RxHolders {
+        RxHolders {
+            ring,
+            sockets: 0,
+            reassembly: 0,
+        }
+    }
+
+    /// Skbs of `size` bytes that all of them hold at worst: those of [`rx_skbs`], those of the sockets
+    /// and one that a backlog's handler looks at, those of reassembly.
+    ///
+    /// # Panics
+    ///
+    /// If that is beyond any memory, or `size` is 0 and there is reassembly; in a `const` that is a
+    /// compile error.
+    #[must_use]
+    pub const fn skbs(self, size: usize) -> usize {
+        let in_hand = if self.sockets > 0 { 1 } else { 0 };
+        let fragments = match self.reassembly {
+            0 => 0,
+            bytes => bytes / size,
+        };
+        let sum = sum(sum(rx_skbs(self.ring), self.sockets), fragments);
+        sum.checked_add(in_hand).expect(BEYOND)
+    }
+
+    /// Limit of the node in bytes.
+    ///
+    /// # Panics
+    ///
+    /// See [`skbs`](RxHolders::skbs).
+    #[must_use]
+    pub const fn limit(self, size: usize) -> usize {
+        self.skbs(size).checked_mul(size).expect(BEYOND)
+    }
+
+    /// Frames behind the node: skbs of `size` bytes in slabs of `1 << order` frames.
+    ///
+    /// # Panics
+    ///
+    /// See [`skbs`](RxHolders::skbs), and if no skb fits into a slab.
+    #[must_use]
+    pub const fn budget(self, size: usize, order: u8) -> Budget {
+        Budget::objects(self.skbs(size), size, order)
+    }
+}
+
+/// All that can hold skbs of one transmit node.
+///
+/// ```
+/// use netreserve::TxHolders;
+///
+/// const HOLDERS: TxHolders = TxHolders { ring: 8, sockets: 2 };
+/// assert_eq!(HOLDERS.skbs(), 8 + 2 + 2);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct TxHolders {
+    /// The size of the transmit ring.
+    pub ring: usize,
+    /// Skbs that all VMIO sockets may have sent: the sum of [`VmioRoom::tx`](crate::VmioRoom::tx), and
+    /// of what their `sndbuf`s let them have of the reserve, in skbs.
+    pub sockets: usize,
+}
+
+impl TxHolders {
+    /// Skbs that both hold at worst.
+    ///
+    /// # Panics
+    ///
+    /// If that is beyond any memory; in a `const` that is a compile error.
+    #[must_use]
+    pub const fn skbs(self) -> usize {
+        sum(tx_skbs(self.ring), self.sockets)
+    }
+
+    /// Limit of the node in bytes.
+    ///
+    /// # Panics
+    ///
+    /// See [`skbs`](TxHolders::skbs).
+    #[must_use]
+    pub const fn limit(self, size: usize) -> usize {
+        self.skbs().checked_mul(size).expect(BEYOND)
+    }
+
+    /// Frames behind the node: skbs of `size` bytes in slabs of `1 << order` frames.
+    ///
+    /// # Panics
+    ///
+    /// See [`skbs`](TxHolders::skbs), and if no skb fits into a slab.
+    #[must_use]
+    pub const fn budget(self, size: usize, order: u8) -> Budget {
+        Budget::objects(self.skbs(), size, order)
+    }
+}
+
+const fn sum(a: usize, b: usize) -> usize {
+    a.checked_add(b).expect(BEYOND)
 }
 
 const BEYOND: &str = "rings beyond any memory";

@@ -128,8 +128,8 @@ mod window;
 #[cfg(feature = "ablation")]
 pub use ablation::Mechanism;
 pub use budget::{
-    MIN_RX_SKBS, MIN_TX_SKBS, budget, min_budget, rx_budget, rx_limit, rx_skbs, tx_budget,
-    tx_limit, tx_skbs,
+    MIN_RX_SKBS, MIN_TX_SKBS, RxHolders, TxHolders, budget, min_budget, rx_budget, rx_limit,
+    rx_skbs, tx_budget, tx_limit, tx_skbs,
 };
 pub use class::{
     Class, Control, Flow, FlowError, FlowTable, Malformed, Protocol, classify, classify_ip,

@@ -9,6 +9,7 @@ mod disk;
 mod explore;
 mod flood;
 mod guard;
+mod holders;
 mod kernel;
 mod memory;
 mod mmu;

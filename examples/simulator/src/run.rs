@@ -20,6 +20,7 @@ pub use self::panics::quiet_panics;
 use self::remains::Remains;
 use self::swapper::{Site, Storage};
 use crate::disk::{self, Disk};
+use crate::holders;
 use crate::kernel::{Kernel, Parts, REQUESTS};
 use crate::memory::{Drivers, Interrupts, Truth, Watched, WatchedCache};
 use crate::mmu::{Hardware, Mmu};
@@ -59,6 +60,7 @@ fn simulate<M: Mmu>(scenario: &Scenario, trace: Trace) -> Outcome {
     let (skb_size, skb_order) = machine.skb();
     let findings = Findings::default();
     let off = Off(scenario.without);
+    holders::run(*seed, scenario.without, &findings);
 
     // Memory: one zone, or one for pages and one for packets.
     let (task, truth) = (SingleTask::new(), Truth::default());

@@ -449,3 +449,42 @@ fn n4_a_backlog_is_bounded_also_while_it_is_being_processed() {
     m.sockets.close(id);
     m.assert_quiescent();
 }
+
+/// The node that the budget computes lets every holder be full, and holds nobody up before.
+#[test]
+fn n4_every_holder_can_be_full_at_once_within_the_computed_limit() {
+    use crate::{RxHolders, testbed::RX_RING};
+
+    let m = machine();
+    let holders = RxHolders {
+        sockets: ROOM.rx,
+        ..RxHolders::ring(RX_RING)
+    };
+    m.rx.set_limit(holders.limit(SKB), holders.budget(SKB, 0).frames())
+        .unwrap();
+    let id = vmio(&m, 0);
+    let context = MemallocContext::new(m.zone, m.token, m.task);
+    let owned = m.sockets.lock_sock(id).unwrap();
+    let _hog = m.exhaust();
+    for _ in 0..ROOM.rx {
+        assert!(matches!(from_server(&m), Verdict::Delivered(_)));
+    }
+    let ring: Vec<_> = (0..RX_RING + 1)
+        .map(|_| m.pool.alloc_rx().unwrap())
+        .collect();
+    let mut in_hand = Vec::new();
+    owned
+        .release(&context, |skb| {
+            // One more can come for the first that is looked at, and then nothing is left.
+            if in_hand.is_empty() {
+                in_hand.push(m.pool.alloc_rx().unwrap());
+                assert_eq!(m.rx.usage(), m.rx.limit() - SKB);
+                in_hand.push(m.pool.alloc_rx().unwrap());
+                assert!(m.pool.alloc_rx().is_err());
+            }
+            Some(skb)
+        })
+        .unwrap();
+    assert_eq!(m.rx.usage(), holders.limit(SKB));
+    drop((ring, in_hand));
+}
