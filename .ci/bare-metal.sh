@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the crates given for targets without an operating system, first with no feature at all,
-# then with the smoltcp adapters. rustup's prebuilt core where rustup can fetch it; elsewhere
+# then with the adapters of stacks. rustup's prebuilt core where rustup can fetch it; elsewhere
 # Debian's toolchain, which builds core and alloc from source.
 #   BARE_METAL=rustup|debian   insists on one of them
 set -euo pipefail
@@ -51,6 +51,6 @@ note "$("${CARGO[@]}" --version)"
 for target in "${TARGETS[@]}"; do
 	started=$SECONDS
 	"${CARGO[@]}" "${BUILD[@]}" --target "$target"
-	"${CARGO[@]}" "${BUILD[@]}" --target "$target" --features netreserve/smoltcp,nfs-swap/smoltcp
+	"${CARGO[@]}" "${BUILD[@]}" --target "$target" --features netreserve/smoltcp,netreserve/embassy,nfs-swap/smoltcp
 	echo "$target: without features and with smoltcp, $((SECONDS - started)) s"
 done

@@ -114,12 +114,11 @@ impl<'m, N: Nic<'m>> Reserved<'m, N> {
         let max_gso = nic
             .segmentation()
             .filter(|_| nic.checksum_offload().tcp.tx)
-            .map(|most| {
+            .and_then(|most| {
                 let readable = MAX_PACKET + medium.header_len();
-                most.get().min(pool.max_frame()).min(readable)
+                NonZeroUsize::new(most.get().min(pool.max_frame()).min(readable))
             })
-            .filter(|most| *most > max_frame)
-            .and_then(NonZeroUsize::new);
+            .filter(|most| most.get() > max_frame);
         Ok(Reserved {
             nic,
             pool,
@@ -144,19 +143,26 @@ impl<'m, N: Nic<'m>> Reserved<'m, N> {
     /// when memory came free.
     #[must_use = "a frame was perhaps received"]
     pub fn poll_receive(&mut self) -> Option<(RxToken<'_, 'm>, TxToken<'_, 'm, N>)> {
-        let late = self.ablation.off(Mechanism::TransmitInHand);
-        let can_answer = if late {
+        self.advance().then(|| self.tokens())
+    }
+
+    /// Whether a frame is there that may be handed up.
+    pub(crate) fn advance(&mut self) -> bool {
+        let can_answer = if self.ablation.off(Mechanism::TransmitInHand) {
             self.prepare_nothing()
         } else {
             self.prepare_transmit()
         };
         self.fill_pending();
-        if !can_answer {
-            return None;
+        can_answer && self.pending.is_some()
+    }
+
+    /// After [`advance`](Reserved::advance).
+    pub(crate) fn tokens(&mut self) -> (RxToken<'_, 'm>, TxToken<'_, 'm, N>) {
+        if let Some(skb) = &self.pending {
+            let verify = !self.nic.checksum_offload().tcp.rx;
+            self.window.received(skb.data(), self.medium, verify);
         }
-        let frame = self.pending.as_ref()?.data();
-        let verify = !self.nic.checksum_offload().tcp.rx;
-        self.window.received(frame, self.medium, verify);
         let Reserved {
             nic,
             #[cfg(feature = "ablation")]
@@ -184,9 +190,9 @@ impl<'m, N: Nic<'m>> Reserved<'m, N> {
             max_gso: *max_gso,
             meta: Meta::default(),
             #[cfg(feature = "ablation")]
-            late: late.then_some(*pool),
+            late: ablation.off(Mechanism::TransmitInHand).then_some(*pool),
         };
-        Some((rx, tx))
+        (rx, tx)
     }
 
     /// The right to send one frame, if there is an skb for it and room in the ring.

@@ -81,13 +81,14 @@
 //! `skb` and `pool` (buffers), `class` (flows and early demux), `sock` (queues and their limits),
 //! `ingress` (the drop ladder, with its `reason`s), `nic` (what a driver implements), `window` (what a
 //! peer may send), `device` (a card and a ladder, for any stack), `budget` (how much reserve), `stats`;
-//! `smoltcp`, the only room that knows that stack. All names are re-exported here.
+//! `smoltcp` and `embassy`, the only rooms that know those stacks. All names are re-exported here.
 //!
 //! # Features
 //!
 //! `smoltcp`: [`Reserved`] is a `phy::Device`, and `PhyNic` a card over any other device, over Ethernet
 //! and IP; with it `proto-ipv6`, `packetmeta-id` (numbers of packets reach the driver) and
-//! `segmentation-offload` (cards that segment TCP), as smoltcp calls them. `std`: the host's
+//! `segmentation-offload` (cards that segment TCP), as smoltcp calls them. `embassy`: `ReservedDriver`, a
+//! driver for `embassy-net`. `std`: the host's
 //! critical section, for hosted programs. `defmt`: formats for errors and statistics. `ablation`:
 //! every `Mechanism` can be switched off (`ablate`), for tests and demonstrations; never enable it in
 //! a product.
@@ -111,6 +112,8 @@ mod ablation;
 mod budget;
 mod class;
 mod device;
+#[cfg(feature = "embassy")]
+mod embassy;
 mod ingress;
 mod nic;
 mod pool;
@@ -136,6 +139,8 @@ pub use class::{
     classify_ip_outgoing, classify_outgoing,
 };
 pub use device::{Reserved, ReservedError, RxToken, TxToken};
+#[cfg(feature = "embassy")]
+pub use embassy::{NicWaker, ReservedDriver};
 pub use ingress::{Ingress, IngressStats, Verdict};
 pub use nic::{ChecksumOffload, Medium, Nic, Offload};
 pub use pool::{AllocStats, PoolStats, SkbAllocError, SkbPool};

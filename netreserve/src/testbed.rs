@@ -52,6 +52,18 @@ pub(crate) struct Hog {
 
 /// 64 frames with a reserve as the budget says.
 pub(crate) fn machine() -> Machine {
+    let [rx, tx] = ["rx", "tx"].map(ReserveNode::new);
+    with_nodes(rx, tx)
+}
+
+/// The same, which tells who waits for a charge.
+#[cfg(feature = "embassy")]
+pub(crate) fn machine_with(waiters: &'static dyn mempool::ChargeWaiters) -> Machine {
+    let [rx, tx] = ["rx", "tx"].map(|name| ReserveNode::with_waiters(name, waiters));
+    with_nodes(rx, tx)
+}
+
+fn with_nodes(rx: ReserveNode<'static>, tx: ReserveNode<'static>) -> Machine {
     const FRAMES: usize = 64;
     let memory = leak(vec![0u8; (FRAMES + 1) * FRAME_SIZE]);
     let table = leak(vec![FrameEntry::EMPTY; FRAMES + 1]);
@@ -64,8 +76,8 @@ pub(crate) fn machine() -> Machine {
     let task: &'static SingleTask = leak(SingleTask::new());
     let zone: &'static Zone<'static> = leak(Zone::new(source, task, marks).unwrap());
     let root: &'static ReserveNode<'static> = leak(ReserveNode::root("total", zone));
-    let rx: &'static ReserveNode<'static> = leak(ReserveNode::new("rx"));
-    let tx: &'static ReserveNode<'static> = leak(ReserveNode::new("tx"));
+    let rx: &'static ReserveNode<'static> = leak(rx);
+    let tx: &'static ReserveNode<'static> = leak(tx);
     rx.set_limit(rx_limit(RX_RING, SKB), rx_budget(RX_RING, SKB, 0).frames())
         .unwrap();
     tx.set_limit(tx_limit(TX_RING, SKB), tx_budget(TX_RING, SKB, 0).frames())

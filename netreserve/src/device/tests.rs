@@ -2,10 +2,12 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::net::SocketAddrV4;
 
+use mempool::SizedCache;
+
 use super::*;
 use crate::testbed::card::{Card, MTU};
 use crate::testbed::{
-    LOCAL, Machine, RX_RING, SERVER, SKB, STRANGER, SWAP, TX_RING, arp, machine, packet,
+    LOCAL, Machine, RX_RING, SERVER, SKB, STRANGER, SWAP, TX_RING, arp, leak, machine, packet,
 };
 use crate::{ChecksumOffload, Flow, Offload, Protocol, tx_skbs};
 
@@ -376,6 +378,25 @@ fn a_card_that_segments_gets_frames_as_large_as_an_skb_holds() {
     assert_eq!(device.nic().sending[1].gso_size(), None);
     drop((device, hog));
     m.assert_quiescent();
+}
+
+/// The IP header has no room for the length of a larger one, so that early demux could not read it.
+#[test]
+fn a_frame_to_be_segmented_is_no_larger_than_its_header_can_tell() {
+    const LARGE: usize = 128 << 10;
+    let m = machine();
+    let order = (2 * LARGE / mempool::FRAME_SIZE).ilog2() as u8;
+    let large = SizedCache::new("large", m.zone, LARGE, order);
+    let cache: &'static SizedCache<'static> = leak(large.unwrap());
+    let pool = leak(SkbPool::new(cache, m.rx, m.tx, m.flows, m.token));
+    for (medium, ladder) in [(Medium::Ethernet, m.ingress), (Medium::Ip, m.ip_ingress)] {
+        let mut card = Card::new(medium, []);
+        card.segmentation = NonZeroUsize::new(LARGE);
+        card.offload = ChecksumOffload::each(Offload::TX);
+        let device = Reserved::new(card, pool, ladder).unwrap();
+        let most = device.max_gso().map(NonZeroUsize::get);
+        assert_eq!(most, Some(0xffff + medium.header_len()));
+    }
 }
 
 #[test]

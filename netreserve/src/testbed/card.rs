@@ -19,6 +19,7 @@ pub(crate) struct Card {
     pub(crate) offload: ChecksumOffload,
     pub(crate) burst: Option<usize>,
     pub(crate) segmentation: Option<NonZeroUsize>,
+    pub(crate) unplugged: bool,
 }
 
 impl Card {
@@ -86,6 +87,10 @@ impl Nic<'static> for Card {
 
     fn hardware_addr(&self) -> [u8; 6] {
         MAC
+    }
+
+    fn link_up(&mut self) -> bool {
+        !self.unplugged
     }
 
     fn checksum_offload(&self) -> ChecksumOffload {

@@ -297,3 +297,19 @@ fn a_refused_write_is_what_expand_is_for() {
     skb.data_mut()[0] = b'D';
     assert_eq!((skb.data(), kept.data()), (&b"Data"[..], &b"data"[..]));
 }
+
+#[test]
+fn a_copy_and_a_clone_have_the_same_number_and_are_cut_alike() {
+    let m = machine();
+    let mut skb = m.skb(b"data");
+    skb.set_mark(7);
+    skb.set_gso_size(core::num::NonZeroU16::new(1460));
+    let same = |skb: &Skb<'_>| (skb.mark(), skb.gso_size().map(u16::from));
+    let clone = skb.try_clone().unwrap();
+    let copy = m.pool.copy(&skb).unwrap();
+    let expanded = m.pool.expand(skb, 8).unwrap();
+    for other in [&clone, &copy, &expanded] {
+        assert_eq!(same(other), (7, Some(1460)));
+    }
+    assert_eq!(same(&m.skb(b"data")), (0, None), "the next one begins anew");
+}
