@@ -1,6 +1,7 @@
 //! The small frame source: one bit for each frame, for microcontrollers.
 
 use core::fmt;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use lock_api::{Mutex, RawMutex};
 
@@ -23,6 +24,8 @@ use crate::{CriticalSection, FRAME_SIZE};
 pub struct Bitmap<'m, R = CriticalSection> {
     arena: Arena<'m>,
     bits: Mutex<R, Bits<'m>>,
+    /// What the bits count, to be read without their lock.
+    free: AtomicUsize,
 }
 
 impl Bitmap<'_> {
@@ -53,6 +56,7 @@ impl<'m, R: RawMutex> Bitmap<'m, R> {
         let bits = Bits::new(map, frames);
         Ok(Bitmap {
             arena,
+            free: AtomicUsize::new(bits.free),
             bits: Mutex::new(bits),
         })
     }
@@ -61,8 +65,25 @@ impl<'m, R: RawMutex> Bitmap<'m, R> {
         &self.arena
     }
 
-    pub(crate) fn bits(&self) -> &Mutex<R, Bits<'m>> {
-        &self.bits
+    /// Free frames, as of the last time that somebody took or gave one. O(1), without the lock.
+    pub(crate) fn free(&self) -> usize {
+        self.free.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn take(&self) -> Option<usize> {
+        let mut bits = self.bits.lock();
+        let taken = bits.take();
+        self.free.store(bits.free, Ordering::Relaxed);
+        taken
+    }
+
+    /// # Panics
+    ///
+    /// If the frame is free already.
+    pub(crate) fn give(&self, index: usize) {
+        let mut bits = self.bits.lock();
+        bits.give(index);
+        self.free.store(bits.free, Ordering::Relaxed);
     }
 }
 
@@ -104,7 +125,7 @@ impl fmt::Display for BitmapError {
 impl core::error::Error for BitmapError {}
 
 /// A set bit is a free frame.
-pub(crate) struct Bits<'m> {
+struct Bits<'m> {
     words: &'m mut [u32],
     free: usize,
     /// The word to look into first.
@@ -125,11 +146,7 @@ impl<'m> Bits<'m> {
         }
     }
 
-    pub(crate) fn free(&self) -> usize {
-        self.free
-    }
-
-    pub(crate) fn take(&mut self) -> Option<usize> {
+    fn take(&mut self) -> Option<usize> {
         let (before, behind) = self.words.split_at(self.next);
         let found = |words: &[u32]| words.iter().position(|word| *word != 0);
         let word = match found(behind) {
@@ -142,10 +159,8 @@ impl<'m> Bits<'m> {
         Some(word * u32::BITS as usize + bit as usize)
     }
 
-    /// # Panics
-    ///
-    /// If the frame is free already.
-    pub(crate) fn give(&mut self, index: usize) {
+    /// See [`Bitmap::give`].
+    fn give(&mut self, index: usize) {
         let (word, bit) = (index / u32::BITS as usize, index % u32::BITS as usize);
         let mask = 1 << bit;
         assert!(self.words[word] & mask == 0, "frame {index} is freed twice");

@@ -1,10 +1,15 @@
 //! The built-in frame source: a binary buddy allocator over the caller's memory.
 //!
-//! Its books lie in a table of the caller's, apart from the memory that it manages: 12 bytes for
-//! each frame of 4096, 0.3 %. The lists are doubly linked by index, so that a buddy is taken out of
-//! the middle in constant time.
+//! Its books lie in a table of the caller's, apart from the memory that it manages, which it never
+//! touches: 12 bytes for each frame of 4096, 0.3 %. The lists are doubly linked by index, so that a
+//! buddy is taken out of the middle in constant time.
+//!
+//! Single frames that come back are parked for a while: who takes one and gives it back would otherwise
+//! split a run of every order and join it again. Nobody misses them: what is parked joins its buddies
+//! before any request fails for want of a run.
 
 use core::fmt;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use lock_api::{Mutex, RawMutex};
 
@@ -14,9 +19,16 @@ use crate::{CriticalSection, FRAME_SIZE};
 /// Orders 0 to 10: 4 KiB to 4 MiB.
 const ORDERS: usize = 11;
 const NIL: u32 = u32::MAX;
+/// Of so many frames one may be parked, up to [`MAX_PARKED`]: what is little shall not lie about.
+const PARKED_SHARE: usize = 64;
+const MAX_PARKED: usize = 64;
 
-/// A frame source over a piece of memory: orders 0 to 10, O(orders) to take and to give, buddies
-/// coalesce at once.
+/// A frame source over a piece of memory: orders 0 to 10. To take and to give are O(orders); single
+/// frames are O(1) while some are parked.
+///
+/// Buddies join at once, but for at most 64 single frames, and never more than one of 64 of the
+/// memory, which are parked for who takes one next. They join theirs as soon as a run is asked for
+/// that is not there: that one time to take costs O(64 × orders).
 ///
 /// ```
 /// use mempool::{Buddy, FrameEntry, FrameSource};
@@ -29,6 +41,8 @@ const NIL: u32 = u32::MAX;
 pub struct Buddy<'m, R = CriticalSection> {
     arena: Arena<'m>,
     lists: Mutex<R, Lists<'m>>,
+    /// What the lists count, to be read without their lock.
+    free: AtomicUsize,
 }
 
 impl Buddy<'_> {
@@ -49,7 +63,10 @@ impl<'m, R: RawMutex> Buddy<'m, R> {
     ///
     /// [`BuddyError`] if the memory holds no frame, or the table does not cover it.
     pub fn new(memory: &'m mut [u8], table: &'m mut [FrameEntry]) -> Result<Self, BuddyError> {
-        let arena = Arena::new(memory);
+        Self::over(Arena::new(memory), table)
+    }
+
+    pub(crate) fn over(arena: Arena<'m>, table: &'m mut [FrameEntry]) -> Result<Self, BuddyError> {
         let frames = arena.frames();
         if frames == 0 {
             return Err(BuddyError::NoFrame);
@@ -66,6 +83,7 @@ impl<'m, R: RawMutex> Buddy<'m, R> {
         let lists = Lists::new(&mut table[..frames]);
         Ok(Buddy {
             arena,
+            free: AtomicUsize::new(lists.free()),
             lists: Mutex::new(lists),
         })
     }
@@ -74,8 +92,31 @@ impl<'m, R: RawMutex> Buddy<'m, R> {
         &self.arena
     }
 
-    pub(crate) fn lists(&self) -> &Mutex<R, Lists<'m>> {
-        &self.lists
+    /// Free frames, as of the last time that somebody took or gave some. O(1), without the lock.
+    #[inline]
+    pub(crate) fn free(&self) -> usize {
+        self.free.load(Ordering::Relaxed)
+    }
+
+    /// Takes the run whose first frame it returns.
+    #[inline]
+    pub(crate) fn take(&self, order: u8) -> Option<usize> {
+        let mut lists = self.lists.lock();
+        let taken = lists.take(order);
+        self.free.store(lists.free(), Ordering::Relaxed);
+        taken
+    }
+
+    /// Gives the run at `index` back.
+    ///
+    /// # Panics
+    ///
+    /// If no run of that order was handed out there: the books would be wrong from now on.
+    #[inline]
+    pub(crate) fn give(&self, index: usize, order: u8) {
+        let mut lists = self.lists.lock();
+        lists.give(index, order);
+        self.free.store(lists.free(), Ordering::Relaxed);
     }
 }
 
@@ -144,15 +185,24 @@ enum State {
     Inner,
     /// First frame of a free run.
     Free,
+    /// A single free frame that has not joined its buddy yet.
+    Parked,
     /// First frame of a run that is handed out.
     Taken,
 }
 
 /// The free lists, one for each order.
-pub(crate) struct Lists<'m> {
+struct Lists<'m> {
     table: &'m mut [FrameEntry],
     heads: [u32; ORDERS],
+    /// A bit for each order whose list is not empty.
+    occupied: u32,
+    /// Free frames, those that are parked included.
     free: usize,
+    /// A stack of single frames, linked by `next`.
+    parked: u32,
+    /// How many more may be parked.
+    room: usize,
 }
 
 impl<'m> Lists<'m> {
@@ -162,7 +212,10 @@ impl<'m> Lists<'m> {
         let mut lists = Lists {
             table,
             heads: [NIL; ORDERS],
+            occupied: 0,
             free: frames,
+            parked: NIL,
+            room: (frames / PARKED_SHARE).min(MAX_PARKED),
         };
         // Cover the memory with the largest aligned runs, from the end, so that low addresses are
         // at the heads of their lists.
@@ -175,14 +228,32 @@ impl<'m> Lists<'m> {
         lists
     }
 
-    pub(crate) fn free(&self) -> usize {
+    #[inline]
+    fn free(&self) -> usize {
         self.free
     }
 
-    /// Takes the run whose first frame it returns.
-    pub(crate) fn take(&mut self, order: u8) -> Option<usize> {
+    /// See [`Buddy::take`].
+    #[inline]
+    fn take(&mut self, order: u8) -> Option<usize> {
+        if order == 0 && self.parked != NIL {
+            let index = self.unpark();
+            self.free -= 1;
+            self.table[index].state = State::Taken;
+            return Some(index);
+        }
+        self.take_run(order)
+    }
+
+    fn take_run(&mut self, order: u8) -> Option<usize> {
         let order = usize::from(order);
-        let mut from = (order..ORDERS).find(|&o| self.heads[o] != NIL)?;
+        let mut from = match self.smallest(order) {
+            Some(from) => from,
+            None => {
+                self.join_parked();
+                self.smallest(order)?
+            }
+        };
         let index = self.heads[from] as usize;
         self.unlink(index, from);
         while from > order {
@@ -195,19 +266,54 @@ impl<'m> Lists<'m> {
         Some(index)
     }
 
-    /// Gives the run at `index` back.
-    ///
-    /// # Panics
-    ///
-    /// If no run of that order was handed out there: the books would be wrong from now on.
-    pub(crate) fn give(&mut self, mut index: usize, order: u8) {
+    /// The smallest order, from `order` on, of which there is a run.
+    fn smallest(&self, order: usize) -> Option<usize> {
+        let large_enough = self.occupied.checked_shr(order as u32)?;
+        (large_enough != 0).then(|| order + large_enough.trailing_zeros() as usize)
+    }
+
+    /// See [`Buddy::give`].
+    #[inline]
+    fn give(&mut self, index: usize, order: u8) {
         let entry = self.table[index];
         assert!(
             entry.state == State::Taken && entry.order == order,
             "a frame was freed that was not handed out"
         );
         self.free += 1 << order;
-        let mut order = usize::from(order);
+        if order == 0 && self.room > 0 {
+            self.park(index);
+        } else {
+            self.join(index, usize::from(order));
+        }
+    }
+
+    #[inline]
+    fn park(&mut self, index: usize) {
+        self.table[index].state = State::Parked;
+        self.table[index].next = self.parked;
+        self.parked = index as u32;
+        self.room -= 1;
+    }
+
+    #[inline]
+    fn unpark(&mut self) -> usize {
+        let index = self.parked as usize;
+        self.parked = self.table[index].next;
+        self.room += 1;
+        index
+    }
+
+    #[cold]
+    fn join_parked(&mut self) {
+        while self.parked != NIL {
+            let index = self.unpark();
+            self.join(index, 0);
+        }
+    }
+
+    /// Makes the run at `index` a free one, together with every buddy that is free.
+    fn join(&mut self, mut index: usize, mut order: usize) {
         self.table[index].state = State::Inner;
         while order + 1 < ORDERS {
             let buddy = index ^ (1 << order);
@@ -234,6 +340,7 @@ impl<'m> Lists<'m> {
             self.table[head as usize].prev = index as u32;
         }
         self.heads[order] = index as u32;
+        self.occupied |= 1 << order;
     }
 
     fn unlink(&mut self, index: usize, order: usize) {
@@ -242,70 +349,14 @@ impl<'m> Lists<'m> {
             NIL => self.heads[order] = next,
             _ => self.table[prev as usize].next = next,
         }
-        if next != NIL {
-            self.table[next as usize].prev = prev;
+        match next {
+            NIL if prev == NIL => self.occupied &= !(1 << order),
+            NIL => {}
+            _ => self.table[next as usize].prev = prev,
         }
         self.table[index].state = State::Inner;
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::vec::Vec;
-    use proptest::prelude::*;
-
-    #[test]
-    fn odd_sizes_are_covered_whole() {
-        for frames in 1..70 {
-            let mut table = alloc::vec![FrameEntry::EMPTY; frames];
-            let mut lists = Lists::new(&mut table);
-            let mut seen = alloc::vec![false; frames];
-            while let Some(i) = lists.take(0) {
-                assert!(!core::mem::replace(&mut seen[i], true));
-            }
-            assert!(seen.iter().all(|s| *s));
-        }
-    }
-
-    #[test]
-    #[should_panic(expected = "not handed out")]
-    fn double_free_is_detected() {
-        let mut table = [FrameEntry::EMPTY; 4];
-        let mut lists = Lists::new(&mut table);
-        let index = lists.take(0).unwrap();
-        lists.give(index, 0);
-        lists.give(index, 0);
-    }
-
-    proptest! {
-        #[test]
-        fn runs_never_overlap_and_everything_coalesces(ops in prop::collection::vec((any::<bool>(), 0u8..6, any::<prop::sample::Index>()), 1..200)) {
-            let mut table = [FrameEntry::EMPTY; 93];
-            let mut lists = Lists::new(&mut table);
-            let mut held: Vec<(usize, u8)> = Vec::new();
-            for (take, order, which) in ops {
-                if take {
-                    if let Some(i) = lists.take(order) {
-                        let run = i..i + (1 << order);
-                        prop_assert!(run.end <= 93 && i % (1 << order) == 0);
-                        for &(j, o) in &held {
-                            prop_assert!(run.end <= j || j + (1 << o) <= run.start);
-                        }
-                        held.push((i, order));
-                    }
-                } else if !held.is_empty() {
-                    let (i, o) = held.swap_remove(which.index(held.len()));
-                    lists.give(i, o);
-                }
-                let out: usize = held.iter().map(|&(_, o)| 1 << o).sum();
-                prop_assert_eq!(lists.free(), 93 - out);
-            }
-            for (i, o) in held {
-                lists.give(i, o);
-            }
-            // 93 = 64 + 16 + 8 + 4 + 1
-            prop_assert!(lists.take(6).is_some() && lists.take(4).is_some());
-        }
-    }
-}
+mod tests;

@@ -76,7 +76,7 @@ proptest! {
                 }
                 Some(_) => {}
             }
-            prop_assert_eq!(bits.free(), frames - held.len());
+            prop_assert_eq!(bits.free, frames - held.len());
         }
     }
 }

@@ -1,13 +1,14 @@
 //! The caller's memory, cut into frames that are known by index.
 
 use core::marker::PhantomData;
+use core::num::NonZero;
 use core::ptr::NonNull;
 
 use super::RawFrame;
 use super::frame::FrameSource;
-use crate::FRAME_SIZE;
 use crate::bitmap::Bitmap;
-use crate::buddy::Buddy;
+use crate::buddy::{Buddy, BuddyError};
+use crate::{FRAME_SIZE, FrameEntry};
 use lock_api::RawMutex;
 
 /// A slice of the caller's memory, from the first frame boundary on.
@@ -38,18 +39,74 @@ impl<'m> Arena<'m> {
         self.frames
     }
 
+    #[inline]
     fn frame(&self, index: usize, order: u8) -> RawFrame {
         assert!(
             index + (1 << order) <= self.frames,
             "the run lies inside the arena"
         );
-        // SAFETY: just asserted to lie inside the slice that the arena owns.
-        RawFrame::new(unsafe { self.base.add(index * FRAME_SIZE) }, order)
+        // SAFETY: just asserted to lie inside the arena, which does not wrap around: not null.
+        let at = |base: NonZero<usize>| unsafe {
+            NonZero::new_unchecked(base.get() + index * FRAME_SIZE)
+        };
+        RawFrame::new(self.base.map_addr(at), order)
     }
 
+    #[inline]
     fn index(&self, frame: RawFrame) -> usize {
         let offset = frame.start().as_ptr() as usize - self.base.as_ptr() as usize;
         offset / FRAME_SIZE
+    }
+}
+
+impl<'m, R: RawMutex> Buddy<'m, R> {
+    /// Manages `frames` frames from `start` on, such as a kernel's direct map. O(frames).
+    ///
+    /// No source touches what it manages, so that memory need be behind a frame only when somebody
+    /// uses its bytes.
+    ///
+    /// # Safety
+    ///
+    /// From `start` on, which is aligned to `FRAME_SIZE`, `frames` times `FRAME_SIZE` bytes do not
+    /// wrap around and are the source's alone for `'m`; whenever the bytes of a frame are used, they
+    /// are initialised (any bytes will do) and may be read and written through `start`.
+    ///
+    /// # Errors
+    ///
+    /// [`BuddyError`] as of [`Buddy::new`].
+    ///
+    /// # Panics
+    ///
+    /// If `start` is not aligned.
+    ///
+    /// ```
+    /// use core::ptr::NonNull;
+    /// use mempool::{Buddy, FrameEntry, FrameSource, FRAME_SIZE};
+    ///
+    /// #[repr(align(65536))]
+    /// struct Direct([u8; 8 * FRAME_SIZE]);
+    /// let mut direct = Box::new(Direct([0; 8 * FRAME_SIZE]));
+    /// let start = NonNull::from(&mut direct.0).cast();
+    /// let mut table = [FrameEntry::EMPTY; 8];
+    /// // SAFETY: so many zeroes, aligned, and nobody uses them any more while the source does.
+    /// let source = unsafe { <Buddy>::from_raw_parts(start, 8, &mut table) }.unwrap();
+    /// assert_eq!(source.total(), 8);
+    /// ```
+    pub unsafe fn from_raw_parts(
+        start: NonNull<u8>,
+        frames: usize,
+        table: &'m mut [FrameEntry],
+    ) -> Result<Self, BuddyError> {
+        assert!(
+            start.addr().get().is_multiple_of(FRAME_SIZE),
+            "frames start at multiples of their size"
+        );
+        let arena = Arena {
+            base: start,
+            frames,
+            memory: PhantomData,
+        };
+        Buddy::over(arena, table)
     }
 }
 
@@ -60,13 +117,13 @@ unsafe impl<R: RawMutex + Sync + Send> FrameSource for Bitmap<'_, R> {
         if order > 0 {
             return None;
         }
-        let index = self.bits().lock().take()?;
+        let index = self.take()?;
         Some(self.arena().frame(index, 0))
     }
 
     unsafe fn free(&self, frame: RawFrame) {
         let index = self.arena().index(frame);
-        self.bits().lock().give(index);
+        self.give(index);
     }
 
     fn total(&self) -> usize {
@@ -74,7 +131,7 @@ unsafe impl<R: RawMutex + Sync + Send> FrameSource for Bitmap<'_, R> {
     }
 
     fn free_frames(&self) -> usize {
-        self.bits().lock().free()
+        Bitmap::free(self)
     }
 
     fn max_order(&self) -> u8 {
@@ -82,17 +139,17 @@ unsafe impl<R: RawMutex + Sync + Send> FrameSource for Bitmap<'_, R> {
     }
 }
 
-// SAFETY: the arena is exclusively ours for 'm and initialised (it was a `&mut [u8]`), frames are
-// aligned to FRAME_SIZE, and the free lists never hold a frame that is handed out.
+// SAFETY: the arena is exclusively ours for 'm and initialised (it was a `&mut [u8]`, or somebody
+// promised as much), frames are aligned to FRAME_SIZE, and the free lists never hold a frame that is handed out.
 unsafe impl<R: RawMutex + Sync + Send> FrameSource for Buddy<'_, R> {
     fn alloc(&self, order: u8) -> Option<RawFrame> {
-        let index = self.lists().lock().take(order)?;
+        let index = self.take(order)?;
         Some(self.arena().frame(index, order))
     }
 
     unsafe fn free(&self, frame: RawFrame) {
         let index = self.arena().index(frame);
-        self.lists().lock().give(index, frame.order());
+        self.give(index, frame.order());
     }
 
     fn total(&self) -> usize {
@@ -100,7 +157,7 @@ unsafe impl<R: RawMutex + Sync + Send> FrameSource for Buddy<'_, R> {
     }
 
     fn free_frames(&self) -> usize {
-        self.lists().lock().free()
+        Buddy::free(self)
     }
 
     fn max_order(&self) -> u8 {
