@@ -1,9 +1,12 @@
 //! This crate's allocators, with a lock that is none and with the default one.
 
+use core::num::NonZero;
+use core::ptr::NonNull;
+
 use lock_api::{GuardNoSend, RawMutex};
 use mempool::{
-    Bitmap, Buddy, Buffer, BufferCache, Cache, CriticalSection, Frame, FrameEntry, FrameSource,
-    Gfp, Object, RawFrame, SingleTask, SizedCache, Watermarks, Zone,
+    Bitmap, Buddy, Buffer, BufferCache, Cache, CriticalSection, FRAME_SIZE, Frame, FrameEntry,
+    FrameSource, Gfp, Object, RawFrame, SingleTask, SizedCache, Watermarks, Zone,
 };
 
 use super::memory::{leak, map_aligned};
@@ -121,6 +124,37 @@ impl<R: Lock> Subject for Frames<R> {
     #[inline(always)]
     fn free(&mut self, handle: Self::Handle) {
         drop(handle);
+    }
+}
+
+/// The same over addresses with nothing behind them: neither the source nor the zone touches what it
+/// manages, so that there may be more of it than any machine has.
+pub struct SimulatedFrames(Frames<Unlocked>);
+
+impl Subject for SimulatedFrames {
+    type Handle = Frame<'static>;
+
+    fn new(bytes: usize) -> Self {
+        let frames = bytes / FRAME_SIZE;
+        let start = NonNull::without_provenance(NonZero::new(1 << 44).expect("not zero"));
+        let table = vec![FrameEntry::EMPTY; frames].leak();
+        // SAFETY: these addresses are nobody else's, do not wrap around, and the bytes of no frame of
+        // them are ever used.
+        let source = unsafe { Buddy::<Unlocked>::from_raw_parts(start, frames, table) };
+        let task: &'static SingleTask = leak(SingleTask::new());
+        let source = leak(source.expect("frames and a table"));
+        let zone = Zone::new(source, task, marks(frames)).expect("marks that fit");
+        SimulatedFrames(Frames(leak(zone)))
+    }
+
+    #[inline(always)]
+    fn alloc(&mut self, order: u8) -> Option<Self::Handle> {
+        self.0.alloc(order)
+    }
+
+    #[inline(always)]
+    fn free(&mut self, handle: Self::Handle) {
+        self.0.free(handle);
     }
 }
 

@@ -221,7 +221,8 @@ impl Heap for SlabHeap {
                 Err(AllocationError::InvalidLayout) => return None,
             }
             let Some(page) = self.pages.next() else {
-                // Full pages are looked through now and then, after a failure.
+                // Pages that were full are looked through only now and then; here is how to ask for it.
+                self.slabs.try_reclaim_pages(0, &mut |_| ());
                 return self.slabs.allocate(layout).ok();
             };
             // SAFETY: a zeroed page, aligned, of nobody else: all of its fields may be zero.
