@@ -58,6 +58,7 @@ mempool::__mechanisms! {
     /// Of an [`Ingress`](crate::Ingress). Off: in an emergency skb the control plane of VMIO is
     /// dropped as a stranger's is.
     ControlPlane = "control-plane", "N8";
-    /// Of an [`Ingress`](crate::Ingress). Off: everybody's ARP goes to the swap stack.
+    /// Of an [`Ingress`](crate::Ingress). Off: everybody's ARP and neighbour discovery goes to the swap
+    /// stack.
     ForeignArp = "foreign-arp", "N8";
 }

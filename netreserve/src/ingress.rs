@@ -58,7 +58,7 @@ pub struct IngressStats {
 /// | cannot be read, or for another host | dropped | dropped |
 /// | VMIO, or its control plane | swap stack | swap stack |
 /// | UDP, TCP | its socket, within its limits | dropped |
-/// | no such socket; foreign ARP, ICMP, fragment, other protocols | unclaimed | dropped |
+/// | no such socket; foreign ARP, NDP, ICMP, fragment, other protocols | unclaimed | dropped |
 ///
 /// VMIO for a socket that [serves the VM](SocketTable::set_vmio) goes there, and all other VMIO to the
 /// swap stack: the limits of ordinary sockets cannot hold it up (N7). A fragment
@@ -157,10 +157,13 @@ impl<'m> Ingress<'m> {
             Class::Control(control) if emergency && ablation.off(Mechanism::ControlPlane) => {
                 match control {
                     Control::Arp => DropReason::EmergencyArp,
-                    Control::IcmpError => DropReason::EmergencyIcmp,
+                    Control::Ndp => DropReason::EmergencyNdp,
+                    Control::Mld | Control::IcmpError | Control::PacketTooBig => {
+                        DropReason::EmergencyIcmp
+                    }
                 }
             }
-            Class::Arp if ablation.off(Mechanism::ForeignArp) => {
+            Class::Arp | Class::Ndp if ablation.off(Mechanism::ForeignArp) => {
                 return self.hand_up(skb, class, |_| ());
             }
             Class::Control(_) => return self.hand_up(skb, class, |stats| stats.control += 1),
@@ -189,9 +192,11 @@ impl<'m> Ingress<'m> {
             }
             Class::Icmp if kept => DropReason::EmergencyIcmp,
             Class::Arp if kept => DropReason::EmergencyArp,
+            Class::Ndp if kept => DropReason::EmergencyNdp,
             Class::Fragment { .. } if kept => DropReason::EmergencyFragment,
             Class::Other if kept => DropReason::EmergencyOther,
             Class::Arp => return Verdict::Unclaimed(skb, DropReason::ForeignArp),
+            Class::Ndp => return Verdict::Unclaimed(skb, DropReason::ForeignNdp),
             Class::Fragment { .. } => return Verdict::Unclaimed(skb, DropReason::Fragment),
             Class::Icmp | Class::Other => return Verdict::Unclaimed(skb, DropReason::NoProtocol),
         };

@@ -98,8 +98,8 @@
 //! No heap, no unsafe code, no clock; storage comes from the caller. No packet is freed and no
 //! foreign code is called under a lock, except the counting of memory by `mempool`. Every packet
 //! that is received or to be sent and is dropped is counted under one [`DropReason`]; what a socket
-//! held when it was closed is in the answer of [`SocketTable::close`]. IPv4 over Ethernet; everything
-//! else is [`Class::Other`] and serves nobody.
+//! held when it was closed is in the answer of [`SocketTable::close`]. IPv4 and IPv6 over Ethernet, in a
+//! VLAN or none; everything else is [`Class::Other`] and serves nobody.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -135,8 +135,8 @@ pub use budget::{
     rx_skbs, tx_budget, tx_limit, tx_skbs,
 };
 pub use class::{
-    Class, Control, Flow, FlowError, FlowTable, Malformed, Protocol, classify, classify_ip,
-    classify_ip_outgoing, classify_outgoing,
+    AddrEntry, Class, Control, Flow, FlowError, FlowTable, Malformed, Neighbour, Protocol, VlanId,
+    classify, classify_ip, classify_ip_outgoing, classify_outgoing,
 };
 pub use device::{Reserved, ReservedError, RxToken, TxToken};
 #[cfg(feature = "embassy")]

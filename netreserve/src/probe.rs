@@ -50,6 +50,11 @@ impl<'m, E: Keyed> Probe<'m, E> {
         self.len
     }
 
+    /// Slots that are empty.
+    pub(crate) fn free(&self) -> usize {
+        self.slots.len() - self.len
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &E> {
         self.slots.iter().filter_map(|slot| slot.0.as_ref())
     }
@@ -134,6 +139,14 @@ impl<'m, E: Keyed> Probe<'m, E> {
             to + self.slots.len() - from
         }
     }
+}
+
+/// Takes one more word into a hash: two multiplications, whose upper bits depend on all of both, and
+/// those are the bits that say where an entry is at home.
+#[inline]
+pub(crate) fn mix(hash: u32, word: u32) -> u32 {
+    let hash = (hash ^ word.wrapping_mul(0x85eb_ca6b)).wrapping_mul(0x9e37_79b1);
+    hash ^ (hash >> 16)
 }
 
 /// Spreads words over 32 bits; every bit of the input reaches every bit of the result.

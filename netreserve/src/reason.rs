@@ -41,6 +41,8 @@ reasons! {
     EmergencyIcmp = "emergency_icmp",
     /// An emergency skb with ARP of a neighbour that no VMIO flow depends on.
     EmergencyArp = "emergency_arp",
+    /// An emergency skb with neighbour discovery that no VMIO flow depends on.
+    EmergencyNdp = "emergency_ndp",
     /// An emergency skb with a fragment.
     EmergencyFragment = "emergency_fragment",
     /// An emergency skb with anything else.
@@ -55,6 +57,8 @@ reasons! {
     SharedTag = "shared_tag",
     /// ARP of a neighbour that no VMIO flow depends on: it could evict one that matters.
     ForeignArp = "foreign_arp",
+    /// Neighbour discovery that no VMIO flow depends on: it could evict a neighbour that matters.
+    ForeignNdp = "foreign_ndp",
     /// A fragment; nobody puts packets together here.
     Fragment = "fragment",
     /// A protocol that has no sockets here.

@@ -5,7 +5,7 @@ pub(crate) mod card;
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::net::{Ipv4Addr, SocketAddrV4};
+use core::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use mempool::{
     Buddy, Buffer, BufferCache, FRAME_SIZE, Frame, FrameEntry, Gfp, MemallocToken, ReserveNode,
@@ -26,7 +26,8 @@ pub(crate) const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 pub(crate) const LOCAL: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 1), 700);
 pub(crate) const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 2), 2049);
 pub(crate) const STRANGER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 66), 6666);
-pub(crate) const SWAP: Flow = Flow::tcp(LOCAL, SERVER);
+pub(crate) const SWAP: Flow =
+    Flow::new(Protocol::Tcp, SocketAddr::V4(LOCAL), SocketAddr::V4(SERVER));
 
 /// Everything is leaked, so that lifetimes do not matter.
 pub(crate) struct Machine {

@@ -146,10 +146,7 @@ impl Window {
 }
 
 fn tagged(flows: &FlowTable<'_>, connection: &Connection) -> bool {
-    match (connection.local, connection.remote) {
-        (SocketAddr::V4(local), SocketAddr::V4(remote)) => flows.contains(Flow::tcp(local, remote)),
-        _ => false,
-    }
+    flows.contains(Flow::tcp(connection.local, connection.remote))
 }
 
 #[cfg(test)]

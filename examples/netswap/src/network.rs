@@ -28,7 +28,7 @@ impl Network {
     pub(crate) fn new(args: &Args, memory: &Memory) -> Network {
         let flows: &'static FlowTable<'static> = forever(FlowTable::new(
             vec![Slot::EMPTY; 4].leak(),
-            vec![Slot::EMPTY; 2].leak(),
+            vec![Slot::EMPTY; 4].leak(),
         ));
         flows.add_peer(GATEWAY_IP).expect("the table is empty");
 

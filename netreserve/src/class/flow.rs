@@ -1,272 +1,320 @@
-//! The flows that serve the VM, and the neighbours that they depend on.
+//! What is known of a flow that serves the VM: its ends, its protocol, and the VLAN that it lives in.
 
 use core::fmt;
-use core::net::{Ipv4Addr, SocketAddrV4};
-
-use lock_api::Mutex;
-use mempool::CriticalSection;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use core::num::NonZeroU16;
 
 use super::Protocol;
-use crate::probe::{Keyed, Probe, Slot, hash_words};
+use crate::probe::{Keyed, mix};
 
-/// One connection that serves the VM (VMIO), by its IPv4 5-tuple.
+/// One connection that serves the VM (VMIO), by its 5-tuple and its VLAN.
+///
+/// Over IPv4 or IPv6. The addresses of a dual-stack socket (`::ffff:10.0.2.2`) are those of IPv4, which
+/// the wire knows. Scopes and flow labels of IPv6 are no part of it: one table, one link.
 ///
 /// ```
-/// use core::net::{Ipv4Addr, SocketAddrV4};
-/// use netreserve::Flow;
+/// use core::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
+/// use netreserve::{Flow, VlanId};
 ///
 /// let local = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 15), 700);
 /// let server = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 2), 2049);
 /// let flow = Flow::tcp(local, server);
+/// assert_eq!((flow.local(), flow.remote()), (local.into(), server.into()));
+///
+/// let ip = |host| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, host);
+/// let end = |host, port| SocketAddrV6::new(ip(host), port, 0, 0);
+/// let storage = VlanId::new(17).unwrap();
+/// let flow = Flow::udp(end(15, 700), end(2, 2049)).in_vlan(storage);
+/// assert_eq!(flow.vlan(), Some(storage));
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Flow {
-    /// UDP or TCP.
-    pub protocol: Protocol,
-    /// Our address and port.
-    pub local: SocketAddrV4,
-    /// The server's address and port.
-    pub remote: SocketAddrV4,
+    pub(super) local_port: u16,
+    pub(super) remote_port: u16,
+    pub(super) protocol: Protocol,
+    pub(super) vlan: Option<VlanId>,
+    /// As everywhere in this module: an address of IPv4 is a mapped one of IPv6.
+    pub(super) remote: Ipv6Addr,
+    pub(super) local: Ipv6Addr,
 }
 
 impl Flow {
+    /// A flow of `protocol` between our address and port and those of the server.
+    #[must_use]
+    pub const fn new(protocol: Protocol, local: SocketAddr, remote: SocketAddr) -> Flow {
+        let (local, local_port) = split(local);
+        let (remote, remote_port) = split(remote);
+        Flow {
+            local_port,
+            remote_port,
+            protocol,
+            vlan: None,
+            remote,
+            local,
+        }
+    }
+
     /// A TCP connection.
     #[must_use]
-    pub const fn tcp(local: SocketAddrV4, remote: SocketAddrV4) -> Flow {
-        Flow {
-            protocol: Protocol::Tcp,
-            local,
-            remote,
-        }
+    pub fn tcp(local: impl Into<SocketAddr>, remote: impl Into<SocketAddr>) -> Flow {
+        Flow::new(Protocol::Tcp, local.into(), remote.into())
     }
 
     /// A connected UDP socket.
     #[must_use]
-    pub const fn udp(local: SocketAddrV4, remote: SocketAddrV4) -> Flow {
-        Flow {
-            protocol: Protocol::Udp,
-            local,
-            remote,
+    pub fn udp(local: impl Into<SocketAddr>, remote: impl Into<SocketAddr>) -> Flow {
+        Flow::new(Protocol::Udp, local.into(), remote.into())
+    }
+
+    /// The same flow in a VLAN of its own: only frames with that tag belong to it.
+    #[must_use]
+    pub const fn in_vlan(mut self, vlan: VlanId) -> Flow {
+        self.vlan = Some(vlan);
+        self
+    }
+
+    /// UDP or TCP.
+    #[must_use]
+    pub const fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Our address and port.
+    #[must_use]
+    pub const fn local(&self) -> SocketAddr {
+        join(self.local, self.local_port)
+    }
+
+    /// The server's address and port.
+    #[must_use]
+    pub const fn remote(&self) -> SocketAddr {
+        join(self.remote, self.remote_port)
+    }
+
+    /// The VLAN, or `None` for untagged frames.
+    #[must_use]
+    pub const fn vlan(&self) -> Option<VlanId> {
+        self.vlan
+    }
+
+    pub(super) const fn local_neighbour(&self) -> Neighbour {
+        Neighbour {
+            addr: self.local,
+            vlan: self.vlan,
         }
+    }
+
+    pub(super) const fn remote_neighbour(&self) -> Neighbour {
+        Neighbour {
+            addr: self.remote,
+            vlan: self.vlan,
+        }
+    }
+}
+
+impl fmt::Debug for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flow")
+            .field("protocol", &self.protocol)
+            .field("local", &self.local())
+            .field("remote", &self.remote())
+            .field("vlan", &self.vlan)
+            .finish()
     }
 }
 
 impl Keyed for Flow {
     type Key = Flow;
 
+    #[inline]
     fn key(&self) -> Flow {
         *self
     }
 
+    #[inline]
     fn hash(flow: Flow) -> u32 {
-        hash_words(&[
-            flow.local.ip().to_bits(),
-            flow.remote.ip().to_bits(),
-            u32::from(flow.local.port()) << 16 | u32::from(flow.remote.port()),
-            u32::from(flow.protocol.number()),
-        ])
+        let ports = u32::from(flow.local_port) << 16 | u32::from(flow.remote_port);
+        let kind = u32::from(flow.protocol.number()) << 16 | vlan_bits(flow.vlan);
+        mix(mix(fold(flow.remote) ^ kind, fold(flow.local)), ports)
     }
 }
 
-impl Keyed for Ipv4Addr {
-    type Key = Ipv4Addr;
+/// The number of an 802.1Q VLAN: 1 to 4094.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct VlanId(NonZeroU16);
 
-    fn key(&self) -> Ipv4Addr {
-        *self
-    }
-
-    fn hash(addr: Ipv4Addr) -> u32 {
-        hash_words(&[addr.to_bits()])
-    }
-}
-
-/// Every VMIO flow of the system, and its peers: the neighbours whose ARP is control plane (N8).
-///
-/// The reserve is open to packets only while there is a flow (N1). A transport adds its flow before
-/// the first packet of a connection and removes it after the last (S7). The remote of each flow is
-/// a peer by itself; a gateway between must be [added](FlowTable::add_peer).
-///
-/// Shared by reference: the lock inside is held for a look-up at a time. Look-ups, additions and
-/// removals take O(1) while a quarter of the slots is empty, and never more than O(slots).
-///
-/// ```
-/// use core::net::{Ipv4Addr, SocketAddrV4};
-/// use netreserve::{Flow, FlowError, FlowTable, Slot};
-///
-/// let (mut flows, mut peers) = ([const { Slot::EMPTY }; 4], [const { Slot::EMPTY }; 4]);
-/// let table = FlowTable::new(&mut flows, &mut peers);
-///
-/// let local = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 15), 700);
-/// let server = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 7), 2049);
-/// table.add(Flow::tcp(local, server))?;
-/// table.add_peer(Ipv4Addr::new(10, 0, 2, 2))?; // the gateway to it
-/// assert!(table.any() && table.is_peer(*server.ip()));
-///
-/// table.remove(Flow::tcp(local, server))?;
-/// assert_eq!(table.remove(Flow::tcp(local, server)), Err(FlowError::Absent));
-/// # Ok::<(), FlowError>(())
-/// ```
-pub struct FlowTable<'m> {
-    state: Mutex<CriticalSection, State<'m>>,
-}
-
-struct State<'m> {
-    flows: Probe<'m, Flow>,
-    peers: Probe<'m, Ipv4Addr>,
-}
-
-impl<'m> FlowTable<'m> {
-    /// An empty table: at most `flows.len()` flows and `peers.len()` peers besides their remotes.
+impl VlanId {
+    /// `None` for 0, which means no VLAN, for 4095, which is reserved, and beyond.
+    ///
+    /// ```
+    /// use netreserve::VlanId;
+    ///
+    /// assert_eq!(VlanId::new(4094).unwrap().get(), 4094);
+    /// assert!(VlanId::new(0).is_none() && VlanId::new(4095).is_none());
+    /// ```
     #[must_use]
-    pub fn new(flows: &'m mut [Slot<Flow>], peers: &'m mut [Slot<Ipv4Addr>]) -> Self {
-        FlowTable {
-            state: Mutex::new(State {
-                flows: Probe::new(flows),
-                peers: Probe::new(peers),
-            }),
+    pub const fn new(number: u16) -> Option<VlanId> {
+        match NonZeroU16::new(number) {
+            Some(number) if number.get() < 0x0fff => Some(VlanId(number)),
+            _ => None,
         }
     }
 
-    /// Tags a flow as VMIO, from its next packet on.
-    ///
-    /// # Errors
-    ///
-    /// [`FlowError::Present`] if it is tagged already, [`FlowError::Full`] if no slot is left.
-    pub fn add(&self, flow: Flow) -> Result<(), FlowError> {
-        insert(&mut self.state.lock().flows, flow)
-    }
-
-    /// Clears the tag of a flow.
-    ///
-    /// # Errors
-    ///
-    /// [`FlowError::Absent`] if it was not tagged.
-    pub fn remove(&self, flow: Flow) -> Result<(), FlowError> {
-        remove(&mut self.state.lock().flows, flow)
-    }
-
-    /// Makes `addr` a peer: a gateway on the way to a server.
-    ///
-    /// # Errors
-    ///
-    /// [`FlowError::Present`] if it was added already, [`FlowError::Full`] if no slot is left.
-    pub fn add_peer(&self, addr: Ipv4Addr) -> Result<(), FlowError> {
-        insert(&mut self.state.lock().peers, addr)
-    }
-
-    /// Takes back [`add_peer`](FlowTable::add_peer). The remote of a flow stays a peer.
-    ///
-    /// # Errors
-    ///
-    /// [`FlowError::Absent`] if it was not added.
-    pub fn remove_peer(&self, addr: Ipv4Addr) -> Result<(), FlowError> {
-        remove(&mut self.state.lock().peers, addr)
-    }
-
-    /// Whether there is any VMIO flow. O(1).
+    /// 1 to 4094.
     #[must_use]
-    pub fn any(&self) -> bool {
-        self.state.lock().flows.len() > 0
-    }
-
-    /// How many VMIO flows there are. O(1).
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.state.lock().flows.len()
-    }
-
-    /// Whether `flow` is tagged.
-    #[must_use]
-    pub fn contains(&self, flow: Flow) -> bool {
-        self.state.lock().flows.get(flow).is_some()
-    }
-
-    /// Whether a VMIO flow depends on the neighbour `addr`. O(slots for flows).
-    #[must_use]
-    pub fn is_peer(&self, addr: Ipv4Addr) -> bool {
-        let state = self.state.lock();
-        state.peers.get(addr).is_some() || state.flows.iter().any(|flow| *flow.remote.ip() == addr)
+    pub const fn get(self) -> u16 {
+        self.0.get()
     }
 }
 
-fn insert<E: Keyed>(table: &mut Probe<'_, E>, entry: E) -> Result<(), FlowError> {
-    if table.get(entry.key()).is_some() {
-        return Err(FlowError::Present);
-    }
-    table.insert(entry).map_err(|_| FlowError::Full)
-}
-
-fn remove<E: Keyed>(table: &mut Probe<'_, E>, key: E::Key) -> Result<(), FlowError> {
-    table.remove(key).map(drop).ok_or(FlowError::Absent)
-}
-
-impl fmt::Debug for FlowTable<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FlowTable").finish_non_exhaustive()
-    }
-}
-
-/// Why the flow table was not changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A host on the link, by its address and the VLAN that it is in.
+///
+/// ```
+/// use core::net::{IpAddr, Ipv4Addr};
+/// use netreserve::{Neighbour, VlanId};
+///
+/// let gateway = Ipv4Addr::new(10, 0, 2, 2);
+/// let tagged = Neighbour::from(gateway).in_vlan(VlanId::new(17).unwrap());
+/// assert_eq!(tagged.addr(), IpAddr::V4(gateway));
+/// assert_ne!(tagged, Neighbour::from(gateway));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum FlowError {
-    /// Every slot is taken.
-    Full,
-    /// It is in the table already.
-    Present,
-    /// It is not in the table.
-    Absent,
+pub struct Neighbour {
+    pub(super) addr: Ipv6Addr,
+    pub(super) vlan: Option<VlanId>,
 }
 
-impl fmt::Display for FlowError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            FlowError::Full => "the flow table is full",
-            FlowError::Present => "it is in the flow table already",
-            FlowError::Absent => "it is not in the flow table",
-        })
+impl Neighbour {
+    /// The same address in a VLAN.
+    #[must_use]
+    pub const fn in_vlan(mut self, vlan: VlanId) -> Neighbour {
+        self.vlan = Some(vlan);
+        self
+    }
+
+    /// Its address.
+    #[must_use]
+    pub const fn addr(&self) -> IpAddr {
+        self.addr.to_canonical()
+    }
+
+    /// The VLAN, or `None` for untagged frames.
+    #[must_use]
+    pub const fn vlan(&self) -> Option<VlanId> {
+        self.vlan
     }
 }
 
-impl core::error::Error for FlowError {}
+impl From<IpAddr> for Neighbour {
+    fn from(addr: IpAddr) -> Self {
+        let addr = map(addr);
+        Neighbour { addr, vlan: None }
+    }
+}
+
+impl From<Ipv4Addr> for Neighbour {
+    fn from(addr: Ipv4Addr) -> Self {
+        Neighbour::from(IpAddr::V4(addr))
+    }
+}
+
+impl From<Ipv6Addr> for Neighbour {
+    fn from(addr: Ipv6Addr) -> Self {
+        Neighbour::from(IpAddr::V6(addr))
+    }
+}
+
+impl fmt::Debug for Neighbour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Neighbour")
+            .field("addr", &self.addr())
+            .field("vlan", &self.vlan)
+            .finish()
+    }
+}
+
+impl Neighbour {
+    #[inline]
+    pub(super) fn hash(self) -> u32 {
+        mix(fold(self.addr), vlan_bits(self.vlan))
+    }
+}
+
+/// Whether it belongs to IPv4.
+pub(super) const fn is_ipv4(addr: Ipv6Addr) -> bool {
+    addr.to_ipv4_mapped().is_some()
+}
+
+/// Whether one host can have it, as both ends of a flow must.
+pub(super) const fn is_unicast(addr: Ipv6Addr) -> bool {
+    match addr.to_canonical() {
+        IpAddr::V4(addr) => !(addr.is_unspecified() || addr.is_multicast() || addr.is_broadcast()),
+        IpAddr::V6(addr) => !(addr.is_unspecified() || addr.is_multicast()),
+    }
+}
+
+const fn map(addr: IpAddr) -> Ipv6Addr {
+    match addr {
+        IpAddr::V4(addr) => addr.to_ipv6_mapped(),
+        IpAddr::V6(addr) => addr,
+    }
+}
+
+const fn split(end: SocketAddr) -> (Ipv6Addr, u16) {
+    match end {
+        SocketAddr::V4(end) => (end.ip().to_ipv6_mapped(), end.port()),
+        SocketAddr::V6(end) => (*end.ip(), end.port()),
+    }
+}
+
+const fn join(addr: Ipv6Addr, port: u16) -> SocketAddr {
+    match addr.to_ipv4_mapped() {
+        Some(addr) => SocketAddr::V4(SocketAddrV4::new(addr, port)),
+        None => SocketAddr::V6(SocketAddrV6::new(addr, port, 0, 0)),
+    }
+}
+
+#[inline]
+fn vlan_bits(vlan: Option<VlanId>) -> u32 {
+    vlan.map_or(0, |vlan| u32::from(vlan.get()))
+}
+
+/// The words of an address, one over the other; turned, so that equal ones do not cancel out.
+#[inline]
+fn fold(addr: Ipv6Addr) -> u32 {
+    let [a, b, c, d]: [u32; 4] = {
+        let bits = addr.to_bits();
+        [
+            (bits >> 96) as u32,
+            (bits >> 64) as u32,
+            (bits >> 32) as u32,
+            bits as u32,
+        ]
+    };
+    a.rotate_left(24) ^ b.rotate_left(16) ^ c.rotate_left(8) ^ d
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LOCAL: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 15), 700);
-    const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 2), 2049);
-
     #[test]
-    fn flows_and_peers_are_bounded_and_refusals_change_nothing() {
-        let (mut flows, mut peers) = ([const { Slot::EMPTY }; 1], [const { Slot::EMPTY }; 1]);
-        let table = FlowTable::new(&mut flows, &mut peers);
-        assert!(!table.any());
-        table.add(Flow::tcp(LOCAL, SERVER)).unwrap();
-        assert_eq!(table.add(Flow::tcp(LOCAL, SERVER)), Err(FlowError::Present));
-        assert_eq!(table.add(Flow::udp(LOCAL, SERVER)), Err(FlowError::Full));
-        assert!(!table.contains(Flow::udp(LOCAL, SERVER)) && table.any());
-        table.remove(Flow::tcp(LOCAL, SERVER)).unwrap();
-        assert!(!table.any());
-
-        let gateway = Ipv4Addr::new(10, 0, 2, 1);
-        table.add_peer(gateway).unwrap();
-        assert_eq!(table.add_peer(gateway), Err(FlowError::Present));
-        assert_eq!(table.add_peer(*LOCAL.ip()), Err(FlowError::Full));
-        table.remove_peer(gateway).unwrap();
-        assert_eq!(table.remove_peer(gateway), Err(FlowError::Absent));
-    }
-
-    #[test]
-    fn n8_the_server_is_a_peer_for_as_long_as_its_flow_exists() {
-        let (mut flows, mut peers) = ([const { Slot::EMPTY }; 2], [const { Slot::EMPTY }; 2]);
-        let table = FlowTable::new(&mut flows, &mut peers);
-        assert!(!table.is_peer(*SERVER.ip()));
-        table.add(Flow::tcp(LOCAL, SERVER)).unwrap();
-        assert!(table.is_peer(*SERVER.ip()) && !table.is_peer(*LOCAL.ip()));
-        table.remove(Flow::tcp(LOCAL, SERVER)).unwrap();
-        assert!(!table.is_peer(*SERVER.ip()));
+    fn a_flow_is_the_same_whatever_the_socket_says_besides_its_ends() {
+        let v4 = |host, port| SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, host), port);
+        let plain = Flow::tcp(v4(15, 700), v4(2, 2049));
+        let mapped =
+            |end: SocketAddrV4| SocketAddrV6::new(end.ip().to_ipv6_mapped(), end.port(), 1, 2);
+        assert_eq!(Flow::tcp(mapped(v4(15, 700)), mapped(v4(2, 2049))), plain);
+        let ip = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
+        let scoped = |scope| SocketAddrV6::new(ip, 2049, 7, scope);
+        let flow = |scope| Flow::udp(scoped(scope), scoped(scope));
+        assert_eq!(flow(1), flow(2));
+        assert_eq!(
+            flow(1).remote(),
+            SocketAddr::V6(SocketAddrV6::new(ip, 2049, 0, 0))
+        );
     }
 }

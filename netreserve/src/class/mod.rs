@@ -2,13 +2,18 @@
 
 mod flow;
 mod parse;
+mod table;
 
 use core::fmt;
+use core::net::Ipv6Addr;
+
+use lock_api::RawMutex;
 
 use crate::Medium;
-pub use flow::{Flow, FlowError, FlowTable};
-use parse::{Conversation, Parsed};
+pub use flow::{Flow, Neighbour, VlanId};
+use parse::{Conversation, Multicast, Ndp, NdpKind, Parsed};
 pub(crate) use parse::{ETHERNET_HEADER, VLAN_TAG, priority_tagged};
+pub use table::{AddrEntry, FlowError, FlowTable};
 
 /// The transport protocols that have sockets here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,7 +29,7 @@ impl Protocol {
     /// Both.
     pub const ALL: [Protocol; 2] = [Protocol::Udp, Protocol::Tcp];
 
-    /// The protocol number in an IPv4 header.
+    /// The protocol number in an IP header.
     #[must_use]
     pub const fn number(self) -> u8 {
         match self {
@@ -72,9 +77,11 @@ pub enum Class {
     /// ARP with a neighbour that no VMIO flow depends on. It could evict the entry of one that it
     /// does depend on, so it is never for the swap stack.
     Arp,
+    /// Neighbour discovery with a neighbour that no VMIO flow depends on: as [`Arp`](Class::Arp).
+    Ndp,
     /// ICMP that is not about a VMIO flow.
     Icmp,
-    /// A fragment of an IPv4 packet. Only the first one has ports, so that the rest cannot be told
+    /// A fragment of an IP packet. Only the first one has ports, so that the rest cannot be told
     /// apart here: a VMIO flow must not be fragmented.
     Fragment {
         /// It is the first one of a packet of a VMIO flow.
@@ -99,10 +106,26 @@ impl Class {
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Control {
-    /// ARP with a server or its gateway.
+    /// ARP with a server or its gateway, or a probe whether anybody has our address.
     Arp,
+    /// Neighbour discovery with a server or its gateway (RFC 4861), or about our own address (RFC
+    /// 4862):
+    ///
+    /// - received: a solicitation of a peer; an advertisement of a peer about a peer; a router
+    ///   advertisement of a peer; a redirect of a peer to a peer, about a peer. A redirect to anybody
+    ///   else would lead to a neighbour that is refused, so that it is refused itself. A solicitation
+    ///   without a source asks whether our address is taken, and is answered;
+    /// - to be sent: a solicitation of a peer, or of our own address before we use it; an
+    ///   advertisement to a peer, or to everybody about our own address; a router solicitation.
+    Ndp,
+    /// What multicast routers and switches want to know (RFC 2710, 3810): those that look on pass the
+    /// solicitations of our own address on to those alone who said that they listen. Only while there
+    /// is a flow over IPv6.
+    Mld,
     /// Destination unreachable or time exceeded, quoting a packet of a VMIO flow.
     IcmpError,
+    /// Packet too big, or fragmentation needed, quoting a packet of a VMIO flow.
+    PacketTooBig,
 }
 
 /// The header that cannot be read.
@@ -118,6 +141,8 @@ pub enum Malformed {
     Arp,
     /// Wrong version, header length or total length.
     Ipv4,
+    /// Wrong version or payload length, or an extension header that is cut short.
+    Ipv6,
     /// Cut short, or an error that quotes nothing readable.
     Icmp,
     /// Wrong UDP length or TCP data offset.
@@ -127,7 +152,8 @@ pub enum Malformed {
 /// Classifies a received Ethernet frame. O(1): it looks at the headers alone and never panics,
 /// whatever the bytes.
 ///
-/// A priority tag (802.1Q with VLAN 0) is looked through; other VLANs are other networks.
+/// A priority tag (802.1Q with VLAN 0) is looked through; a frame with another tag belongs to the flows
+/// of that VLAN, and one with two tags to nobody here.
 ///
 /// ```
 /// use netreserve::{Class, FlowTable, Malformed, classify};
@@ -136,12 +162,13 @@ pub enum Malformed {
 /// assert_eq!(classify(b"short", &nobody), Class::Malformed(Malformed::Ethernet));
 /// ```
 #[must_use]
-pub fn classify(frame: &[u8], flows: &FlowTable<'_>) -> Class {
-    judge(parse::ethernet(frame), flows, Direction::Received)
+pub fn classify<R: RawMutex>(frame: &[u8], flows: &FlowTable<'_, R>) -> Class {
+    judge(frame, Medium::Ethernet, flows, Direction::Received)
 }
 
 /// Classifies a received frame that begins with its IP header ([`Medium::Ip`](crate::Medium::Ip)).
-/// Nobody's address is asked for on such a line, so that its control plane is ICMP errors alone.
+/// Nobody's address is asked for on such a line over IPv4, so that its control plane is ICMP errors
+/// alone; over IPv6 neighbours can discover each other all the same.
 ///
 /// ```
 /// use netreserve::{Class, FlowTable, Malformed, classify_ip};
@@ -150,8 +177,8 @@ pub fn classify(frame: &[u8], flows: &FlowTable<'_>) -> Class {
 /// assert_eq!(classify_ip(&[0x45; 19], &nobody), Class::Malformed(Malformed::Ipv4));
 /// ```
 #[must_use]
-pub fn classify_ip(packet: &[u8], flows: &FlowTable<'_>) -> Class {
-    judge(parse::ip(packet), flows, Direction::Received)
+pub fn classify_ip<R: RawMutex>(packet: &[u8], flows: &FlowTable<'_, R>) -> Class {
+    judge(packet, Medium::Ip, flows, Direction::Received)
 }
 
 /// Classifies a finished frame that is about to be sent: what is VMIO, and what is control plane,
@@ -162,12 +189,12 @@ pub fn classify_ip(packet: &[u8], flows: &FlowTable<'_>) -> Class {
 ///
 /// let nobody = FlowTable::new(&mut [], &mut []);
 /// let mut frame = [0; 60];
-/// frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+/// frame[12..14].copy_from_slice(&[0x88, 0xcc]);
 /// assert_eq!(classify_outgoing(&frame, &nobody), Class::Other);
 /// ```
 #[must_use]
-pub fn classify_outgoing(frame: &[u8], flows: &FlowTable<'_>) -> Class {
-    judge(parse::ethernet(frame), flows, Direction::Sent)
+pub fn classify_outgoing<R: RawMutex>(frame: &[u8], flows: &FlowTable<'_, R>) -> Class {
+    judge(frame, Medium::Ethernet, flows, Direction::Sent)
 }
 
 /// [`classify_outgoing`] for a frame that begins with its IP header.
@@ -179,30 +206,24 @@ pub fn classify_outgoing(frame: &[u8], flows: &FlowTable<'_>) -> Class {
 /// assert_eq!(classify_ip_outgoing(&[], &nobody), Class::Malformed(Malformed::Ip));
 /// ```
 #[must_use]
-pub fn classify_ip_outgoing(packet: &[u8], flows: &FlowTable<'_>) -> Class {
-    judge(parse::ip(packet), flows, Direction::Sent)
+pub fn classify_ip_outgoing<R: RawMutex>(packet: &[u8], flows: &FlowTable<'_, R>) -> Class {
+    judge(packet, Medium::Ip, flows, Direction::Sent)
 }
 
 /// The transport protocol in a frame that is no fragment.
 pub(crate) fn protocol(frame: &[u8], medium: Medium) -> Option<Protocol> {
-    let parsed = match medium {
-        Medium::Ethernet => parse::ethernet(frame),
-        Medium::Ip => parse::ip(frame),
-    };
-    match parsed {
-        Ok(Parsed::Transport(conversation)) => Some(conversation.protocol),
+    match parse::frame(frame, medium) {
+        Ok((_, Parsed::Transport(conversation))) => Some(conversation.protocol),
         _ => None,
     }
 }
 
 /// The flow that a received frame would be of.
 pub(crate) fn received_flow(frame: &[u8], medium: Medium) -> Option<Flow> {
-    let parsed = match medium {
-        Medium::Ethernet => parse::ethernet(frame),
-        Medium::Ip => parse::ip(frame),
-    };
-    match parsed {
-        Ok(Parsed::Transport(conversation)) => Some(Direction::Received.flow(conversation)),
+    match parse::frame(frame, medium) {
+        Ok((vlan, Parsed::Transport(conversation))) => {
+            Some(Direction::Received.flow(conversation, vlan))
+        }
         _ => None,
     }
 }
@@ -221,57 +242,177 @@ impl Direction {
         }
     }
 
-    fn flow(self, conversation: Conversation) -> Flow {
+    #[inline]
+    fn flow(self, conversation: Conversation, vlan: Option<VlanId>) -> Flow {
         let Conversation {
             protocol,
+            source_port,
+            destination_port,
             source,
             destination,
         } = conversation;
-        let (local, remote) = match self {
-            Direction::Received => (destination, source),
-            Direction::Sent => (source, destination),
+        let (local_port, remote_port, local, remote) = match self {
+            Direction::Received => (destination_port, source_port, destination, source),
+            Direction::Sent => (source_port, destination_port, source, destination),
         };
         Flow {
+            local_port,
+            remote_port,
             protocol,
-            local,
+            vlan,
             remote,
+            local,
         }
     }
 }
 
-fn judge(parsed: Result<Parsed, Malformed>, flows: &FlowTable<'_>, direction: Direction) -> Class {
-    let parsed = match parsed {
+#[inline]
+fn judge<R: RawMutex>(
+    frame: &[u8],
+    medium: Medium,
+    flows: &FlowTable<'_, R>,
+    direction: Direction,
+) -> Class {
+    match parse::common(frame, medium) {
+        Some(conversation) => socket_or_vmio(direction.flow(conversation, None), flows),
+        None => judge_uncommon(frame, medium, flows, direction),
+    }
+}
+
+#[inline]
+fn socket_or_vmio<R: RawMutex>(flow: Flow, flows: &FlowTable<'_, R>) -> Class {
+    if flows.contains(flow) {
+        Class::Vmio
+    } else {
+        Class::Socket {
+            protocol: flow.protocol,
+            local_port: flow.local_port,
+        }
+    }
+}
+
+fn judge_uncommon<R: RawMutex>(
+    frame: &[u8],
+    medium: Medium,
+    flows: &FlowTable<'_, R>,
+    direction: Direction,
+) -> Class {
+    let (vlan, parsed) = match parse::frame(frame, medium) {
         Ok(parsed) => parsed,
         Err(reason) => return Class::Malformed(reason),
     };
-    let vmio = |conversation| flows.contains(direction.flow(conversation));
+    let control = |serves, control, other| {
+        if serves {
+            Class::Control(control)
+        } else {
+            other
+        }
+    };
+    let link = Depends { flows, vlan };
     match parsed {
-        Parsed::Transport(conversation) if vmio(conversation) => Class::Vmio,
-        Parsed::Transport(conversation) => Class::Socket {
-            protocol: conversation.protocol,
-            local_port: direction.flow(conversation).local.port(),
-        },
-        Parsed::Arp { sender, target } => {
-            let neighbour = match direction {
-                Direction::Received => sender,
-                Direction::Sent => target,
-            };
-            if flows.is_peer(neighbour) {
-                Class::Control(Control::Arp)
-            } else {
-                Class::Arp
-            }
+        Parsed::Transport(conversation) => {
+            socket_or_vmio(direction.flow(conversation, vlan), flows)
+        }
+        Parsed::Arp { sender, target } => control(
+            link.arp(sender, target, direction),
+            Control::Arp,
+            Class::Arp,
+        ),
+        Parsed::Ndp(ndp) => control(link.ndp(ndp, direction), Control::Ndp, Class::Ndp),
+        Parsed::Multicast(multicast) => {
+            let serves = link.multicast(multicast, direction);
+            control(serves, Control::Mld, Class::Icmp)
         }
         // What an error quotes went the other way.
-        Parsed::Icmp(Some(quoted)) if flows.contains(direction.opposite().flow(quoted)) => {
-            Class::Control(Control::IcmpError)
+        Parsed::IcmpError { quoted, too_big } => {
+            let about = flows.contains(direction.opposite().flow(quoted, vlan));
+            let kind = match too_big {
+                true => Control::PacketTooBig,
+                false => Control::IcmpError,
+            };
+            control(about, kind, Class::Icmp)
         }
-        Parsed::Icmp(_) => Class::Icmp,
+        Parsed::Icmp => Class::Icmp,
         Parsed::Fragment(first) => Class::Fragment {
-            vmio: first.is_some_and(vmio),
+            vmio: first.is_some_and(|first| flows.contains(direction.flow(first, vlan))),
         },
         Parsed::Other => Class::Other,
     }
+}
+
+/// What the flows depend on, in the network that a frame is in.
+struct Depends<'a, 'm, R> {
+    flows: &'a FlowTable<'m, R>,
+    vlan: Option<VlanId>,
+}
+
+impl<R: RawMutex> Depends<'_, '_, R> {
+    fn peer(&self, addr: Ipv6Addr) -> bool {
+        let vlan = self.vlan;
+        self.flows.is_peer(Neighbour { addr, vlan })
+    }
+
+    fn local(&self, addr: Ipv6Addr) -> bool {
+        let vlan = self.vlan;
+        self.flows.is_local(Neighbour { addr, vlan })
+    }
+
+    fn arp(&self, sender: Ipv6Addr, target: Ipv6Addr, direction: Direction) -> bool {
+        match direction {
+            // A probe has no sender (RFC 5227).
+            Direction::Received if is_unspecified(sender) => self.local(target),
+            Direction::Received => self.peer(sender),
+            Direction::Sent if self.peer(target) => true,
+            // A probe of our own, or an announcement.
+            Direction::Sent => (is_unspecified(sender) || sender == target) && self.local(target),
+        }
+    }
+
+    fn ndp(&self, ndp: Ndp, direction: Direction) -> bool {
+        const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+        const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+        let Ndp {
+            kind,
+            source,
+            destination,
+        } = ndp;
+        match (direction, kind) {
+            (Direction::Received, NdpKind::Solicit { target }) => {
+                self.peer(source) || is_unspecified(source) && self.local(target)
+            }
+            (Direction::Received, NdpKind::Advert { target }) => {
+                self.peer(source) && self.peer(target)
+            }
+            (Direction::Received, NdpKind::RouterAdvert) => self.peer(source),
+            (Direction::Received, NdpKind::Redirect { target, about }) => {
+                self.peer(source) && self.peer(target) && self.peer(about)
+            }
+            (Direction::Received, NdpKind::RouterSolicit) => false,
+            (Direction::Sent, NdpKind::Solicit { target }) => {
+                self.peer(target) || is_unspecified(source) && self.local(target)
+            }
+            (Direction::Sent, NdpKind::Advert { target }) => {
+                self.peer(destination) || destination == ALL_NODES && self.local(target)
+            }
+            (Direction::Sent, NdpKind::RouterSolicit) => {
+                self.peer(destination) || destination == ALL_ROUTERS && self.flows.any_ipv6()
+            }
+            (Direction::Sent, NdpKind::RouterAdvert | NdpKind::Redirect { .. }) => false,
+        }
+    }
+
+    fn multicast(&self, multicast: Multicast, direction: Direction) -> bool {
+        let ours = match multicast {
+            Multicast::Query => Direction::Received,
+            Multicast::Report => Direction::Sent,
+        };
+        direction == ours && self.flows.any_ipv6()
+    }
+}
+
+/// Of either version.
+fn is_unspecified(addr: Ipv6Addr) -> bool {
+    addr.to_canonical().is_unspecified()
 }
 
 #[cfg(test)]

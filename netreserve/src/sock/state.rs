@@ -295,8 +295,8 @@ impl<'m> State<'m> {
         skb: Skb<'m>,
     ) -> Result<SocketId, (Option<DropReason>, Skb<'m>)> {
         let port = Port {
-            protocol: flow.protocol,
-            number: flow.local.port(),
+            protocol: flow.protocol(),
+            number: flow.local().port(),
         };
         let tagged = |socket: &&Socket| socket.vmio.is_some_and(|vmio| vmio.flow == flow);
         match self.sockets.get(port).filter(tagged) {
@@ -570,7 +570,7 @@ impl State<'_> {
     ) -> Result<(), VmioError> {
         let spare = self.free_len.saturating_sub(self.promised);
         let socket = self.socket(id).ok_or(VmioError::NoSocket)?;
-        if (flow.protocol, flow.local.port()) != (id.port.protocol, id.port.number) {
+        if (flow.protocol(), flow.local().port()) != (id.port.protocol, id.port.number) {
             return Err(VmioError::OtherPort);
         }
         if socket.vmio.is_some() {

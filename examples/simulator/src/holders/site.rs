@@ -1,6 +1,7 @@
 //! Where a day passes: a zone, a reserve with receive and transmit nodes, and packets.
 
 use core::mem::ManuallyDrop;
+use core::net::IpAddr;
 
 use mempool::{
     Buddy, Budget, FRAME_SIZE, FrameEntry, MemallocToken, ReserveNode, SingleTask, SizedCache,
@@ -53,7 +54,7 @@ pub(super) fn with_site(skbs: [usize; 2], day: impl FnOnce(&Site<'_, '_>)) {
     }
     let cache = <SizedCache<'_>>::new("skb", &zone, SKB, 0);
     let cache = cache.expect("packets fit into their slabs");
-    let (mut flows, mut peers) = ([const { Slot::EMPTY }; 8], [const { Slot::EMPTY }; 4]);
+    let (mut flows, mut peers) = ([const { Slot::EMPTY }; 8], [const { Slot::EMPTY }; 16]);
     let flows = FlowTable::new(&mut flows, &mut peers);
     let pool = SkbPool::new(&cache, &nodes[0], &nodes[1], &flows, token);
     let mut slots = [const { Slot::EMPTY }; 4];
@@ -77,7 +78,7 @@ pub(super) fn with_site(skbs: [usize; 2], day: impl FnOnce(&Site<'_, '_>)) {
 
 /// An Ethernet frame to this host: an IPv4 packet of `flow`, from the other end.
 pub(super) fn frame(flow: &Flow, payload: usize) -> Vec<u8> {
-    let mut segment = match flow.protocol {
+    let mut segment = match flow.protocol() {
         Protocol::Udp => {
             let mut header = vec![0; 8];
             header[4..6].copy_from_slice(&(8 + payload as u16).to_be_bytes());
@@ -89,14 +90,18 @@ pub(super) fn frame(flow: &Flow, payload: usize) -> Vec<u8> {
             header
         }
     };
-    segment[..2].copy_from_slice(&flow.remote.port().to_be_bytes());
-    segment[2..4].copy_from_slice(&flow.local.port().to_be_bytes());
+    segment[..2].copy_from_slice(&flow.remote().port().to_be_bytes());
+    segment[2..4].copy_from_slice(&flow.local().port().to_be_bytes());
     segment.resize(segment.len() + payload, 0);
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0];
     frame.extend((20 + segment.len() as u16).to_be_bytes());
-    frame.extend([0, 0, 0, 0, 64, flow.protocol.number(), 0, 0]);
-    frame.extend(flow.remote.ip().octets());
-    frame.extend(flow.local.ip().octets());
+    frame.extend([0, 0, 0, 0, 64, flow.protocol().number(), 0, 0]);
+    for end in [flow.remote(), flow.local()] {
+        let IpAddr::V4(addr) = end.ip() else {
+            unreachable!("the flows of a day are over IPv4");
+        };
+        frame.extend(addr.octets());
+    }
     frame.extend(segment);
     frame
 }
