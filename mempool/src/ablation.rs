@@ -9,6 +9,7 @@ macro_rules! __mechanisms {
     ($($(#[$doc:meta])+ $mechanism:ident = $name:literal, $invariant:literal;)+) => {
         /// What can be switched off, in a test or a demonstration, to show that it is needed.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[cfg_attr(feature = "defmt", derive(defmt::Format))]
         #[cfg_attr(not(feature = "ablation"), allow(dead_code, unreachable_pub))]
         pub enum Mechanism {
             $($(#[$doc])+ $mechanism,)+

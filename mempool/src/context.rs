@@ -184,6 +184,7 @@ impl Drop for InterruptScope<'_> {
 /// The context of a hosted program: one bit per thread, no interrupts.
 #[cfg(feature = "std")]
 #[derive(Debug, Default, Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct StdContext;
 
 #[cfg(feature = "std")]

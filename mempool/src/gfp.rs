@@ -30,8 +30,12 @@ impl Gfp {
     pub const ZERO: Gfp = Gfp(1 << 3);
     /// Making room must start no I/O: the caller holds what I/O needs.
     pub const NOIO: Gfp = Gfp(1 << 4);
+    pub(crate) const NONE: Gfp = Gfp(0);
     /// Another zone is tried before this one makes room.
     pub(crate) const NORECLAIM: Gfp = Gfp(1 << 5);
+    /// That it fails is no news: the caller does without, or tries something else first. Otherwise a
+    /// failure is told to the log (features `log`, `defmt`).
+    pub const NOWARN: Gfp = Gfp(1 << 6);
     pub(crate) const MEMALLOC: Gfp = Gfp(1 << 7);
 
     /// An ordinary allocation of a task.
@@ -79,17 +83,19 @@ impl BitOr for Gfp {
     }
 }
 
+const NAMES: [(Gfp, &str); 8] = [
+    (Gfp::WAIT, "WAIT"),
+    (Gfp::HIGH, "HIGH"),
+    (Gfp::NOMEMALLOC, "NOMEMALLOC"),
+    (Gfp::ZERO, "ZERO"),
+    (Gfp::NOIO, "NOIO"),
+    (Gfp::NORECLAIM, "NORECLAIM"),
+    (Gfp::NOWARN, "NOWARN"),
+    (Gfp::MEMALLOC, "MEMALLOC"),
+];
+
 impl fmt::Debug for Gfp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const NAMES: [(Gfp, &str); 7] = [
-            (Gfp::WAIT, "WAIT"),
-            (Gfp::HIGH, "HIGH"),
-            (Gfp::NOMEMALLOC, "NOMEMALLOC"),
-            (Gfp::ZERO, "ZERO"),
-            (Gfp::NOIO, "NOIO"),
-            (Gfp::NORECLAIM, "NORECLAIM"),
-            (Gfp::MEMALLOC, "MEMALLOC"),
-        ];
         let mut set = f.debug_set();
         for (flag, name) in NAMES {
             if self.contains(flag) {
@@ -100,11 +106,25 @@ impl fmt::Debug for Gfp {
     }
 }
 
+#[cfg(feature = "defmt")]
+impl defmt::Format for Gfp {
+    fn format(&self, f: defmt::Formatter<'_>) {
+        let mut first = true;
+        for (flag, name) in NAMES {
+            if self.contains(flag) {
+                defmt::write!(f, "{=str}{=str}", if first { "" } else { "|" }, name);
+                first = false;
+            }
+        }
+    }
+}
+
 /// The right to allocate from the reserve: work that frees memory, and nothing else.
 ///
 /// A [`Zone`](crate::Zone) gives out one, once; swap code holds it and copies it to the parts that
 /// it trusts.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct MemallocToken(());
 
 impl MemallocToken {

@@ -77,9 +77,28 @@
 //!
 //! # Features
 //!
-//! `std`: `StdContext` and the host's critical section. `defmt`: formats for errors and
-//! statistics. `ablation`: every `Mechanism` can be switched off (`ablate`), for tests and
+//! `std`: `StdContext` and the host's critical section. `log`, `defmt`: events for a kernel's log;
+//! `defmt` also formats for everything public, and gets the events where both are on. `ablation`: every `Mechanism` can be switched off (`ablate`), for tests and
 //! demonstrations; never enable it in a product.
+//!
+//! # Events
+//!
+//! | level | event |
+//! |---|---|
+//! | `warn` | an allocation failed, and what stood against it, unless [`Gfp::NOWARN`]; a charge was refused; a [`Pool`] is empty |
+//! | `info` | a reserve node was connected or disconnected; its limit was set |
+//! | `debug` | the reserve came into use; it is whole again, as the next allocation finds it |
+//!
+//! Of those that can come as fast as packets the 1st, 2nd, 4th … 1024th of its kind is told, and from
+//! there on every 1024th; each says how many there were. What is tried before something else (ordinary
+//! memory before the reserve, one zone before the next) is no failure.
+//!
+//! No lock of this crate is held while a logger is called, so that it may allocate, charge and take
+//! snapshots. It runs in the context of whoever caused the event, an interrupt included, and logs are
+//! best effort (M7): it must ask with [`Gfp::NOMEMALLOC`], since a memalloc scope entitles it like
+//! everybody who runs in it, and with [`Gfp::NOWARN`], or it is called once more for its own failure.
+//! What it takes from a [`Heap`] inside a scope may come out of the reserve: let it have memory of its
+//! own, as the loggers of small systems do.
 //!
 //! # Guarantees
 //!
@@ -104,6 +123,10 @@ mod bitmap;
 mod buddy;
 mod budget;
 mod context;
+mod counter;
+mod event;
+#[cfg(feature = "defmt")]
+mod format;
 mod gfp;
 mod pool;
 mod pressure;
@@ -130,9 +153,16 @@ pub use raw::{
 };
 pub use reserve::{
     BackingError, Charge, ChargeError, ChargeWaiters, Reserve, ReserveBacking, ReserveError,
-    ReserveNode,
+    ReserveNode, ReserveStats, ReserveWalk,
 };
 pub use sizes::{Block, SizeClasses};
 pub use slab::{BufferCache, Cache, CacheError, CacheStats, SizedCache};
 pub use zone::{AllocError, FrameAllocator, Level, Watermarks, Zone, ZoneError, ZoneStats};
 pub use zone_list::ZoneList;
+
+/// For the crates of this suite, which count and tell events in the same way. No part of the API.
+#[doc(hidden)]
+pub mod __suite {
+    pub use crate::counter::{Counter, Gauge, Writer};
+    pub use crate::event::{EVENTS, loud};
+}

@@ -11,7 +11,8 @@ use core::task::{Context, Poll, Waker};
 use lock_api::{Mutex, RawMutex};
 
 use crate::ablation::{Ablation, Mechanism};
-use crate::{AllocError, Budget, BufferCache, CriticalSection, Gfp};
+use crate::event::{EVENTS, loud};
+use crate::{__event, AllocError, Budget, BufferCache, CriticalSection, Gfp};
 
 mod error;
 mod guard;
@@ -172,7 +173,7 @@ impl<'s, S: PoolSource + ?Sized, R: RawMutex + Send + Sync> Pool<'_, 's, S, R> {
     /// [`PoolError::Empty`] if there was none. An element that comes back serves the next: try again
     /// then, or [poll](Self::poll_alloc).
     pub fn alloc(&self, gfp: Gfp) -> Result<Pooled<'_, S::Element<'s>>, PoolError> {
-        self.attempt(gfp).ok_or_else(|| self.refuse())
+        self.attempt(gfp).ok_or_else(|| self.refuse(gfp))
     }
 
     /// As [`alloc`](Self::alloc), and lets the task wait where that fails: its waker is kept until an
@@ -202,7 +203,7 @@ impl<'s, S: PoolSource + ?Sized, R: RawMutex + Send + Sync> Pool<'_, 's, S, R> {
                 self.state.lock().stats.waited += 1;
                 Poll::Pending
             }
-            None => Poll::Ready(Err(self.refuse())),
+            None => Poll::Ready(Err(self.refuse(gfp))),
         }
     }
 
@@ -232,9 +233,10 @@ impl<'s, S: PoolSource + ?Sized, R: RawMutex + Send + Sync> Pool<'_, 's, S, R> {
         }
     }
 
-    /// Nobody makes room for it: whoever frees memory may be the one that asks.
+    /// Nobody makes room for it: whoever frees memory may be the one that asks. And that the source has
+    /// nothing is what a pool is for: no news.
     fn attempt(&self, gfp: Gfp) -> Option<Pooled<'_, S::Element<'s>>> {
-        let gfp = gfp | Gfp::NORECLAIM;
+        let gfp = gfp | Gfp::NORECLAIM | Gfp::NOWARN;
         if let Ok(element) = self.source.alloc_element(gfp | Gfp::NOMEMALLOC) {
             return Some(self.hand_out(element));
         }
@@ -256,8 +258,23 @@ impl<'s, S: PoolSource + ?Sized, R: RawMutex + Send + Sync> Pool<'_, 's, S, R> {
         Pooled::new(element, self)
     }
 
-    fn refuse(&self) -> PoolError {
-        self.state.lock().stats.refused += 1;
+    fn refuse(&self, gfp: Gfp) -> PoolError {
+        let stats = {
+            let mut state = self.state.lock();
+            state.stats.refused += 1;
+            state.stats
+        };
+        if EVENTS && loud(stats.refused) && !gfp.contains(Gfp::NOWARN) {
+            __event!(
+                warn,
+                "pool {}: empty ({} times so far), flags {:?}: {} of at least {} elements are out",
+                self.name,
+                stats.refused,
+                gfp,
+                stats.in_use,
+                stats.min
+            );
+        }
         PoolError::Empty
     }
 

@@ -6,6 +6,7 @@
 //! units are counted at the node alone.
 
 mod error;
+mod table;
 mod wait;
 
 use core::cmp::Ordering;
@@ -13,13 +14,17 @@ use core::fmt;
 
 use lock_api::{Mutex, MutexGuard, RawMutex};
 
-use crate::CriticalSection;
 use crate::ablation::{Ablation, Mechanism};
+use crate::counter::{Counter, Gauge, Writer};
+use crate::event::{EVENTS, loud};
+use crate::{__event, CriticalSection};
 
 pub use error::{BackingError, ChargeError, ReserveError};
+pub use table::{ReserveStats, ReserveWalk};
 pub use wait::ChargeWaiters;
 
-/// One holder of emergency memory.
+/// One holder of emergency memory. It prints as a table of its tree, from itself downwards: see
+/// [`walk`](Self::walk).
 ///
 /// ```
 /// use mempool::{Buddy, FrameEntry, ReserveNode, SingleTask, Watermarks, Zone};
@@ -39,6 +44,14 @@ pub use wait::ChargeWaiters;
 ///
 /// let charge = rx.charge(2016)?;
 /// assert_eq!(rx.usage(), 2016);
+/// assert_eq!(
+///     total.to_string(),
+///     "\
+/// reserve                       limit        usage         peak    pages   failures
+/// total reserve                     0            0            0        4          0
+///   network                         0            0            0        4          0
+///     rx                        16128         2016         2016        4          0"
+/// );
 /// drop(charge);
 /// assert_eq!(rx.usage(), 0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -47,18 +60,28 @@ pub struct ReserveNode<'t, R = CriticalSection> {
     name: &'static str,
     backing: Option<&'t dyn ReserveBacking>,
     waiters: Option<&'t dyn ChargeWaiters>,
+    books: Books,
     state: Mutex<R, State<'t, R>>,
 }
 
+/// What is read without the lock. Written under it.
+struct Books {
+    /// Frames that this node and all below ask for.
+    pages: Gauge,
+    limit: Gauge,
+    usage: Gauge,
+    peak: Gauge,
+    failures: Counter,
+}
+
 struct State<'t, R> {
+    writer: Writer,
     parent: Option<&'t ReserveNode<'t, R>>,
+    first_child: Option<&'t ReserveNode<'t, R>>,
+    /// The next child of the same parent.
+    next: Option<&'t ReserveNode<'t, R>>,
     /// Frames that this node asks for.
     own: usize,
-    /// Frames that this node and all below ask for.
-    pages: usize,
-    limit: usize,
-    usage: usize,
-    peak: usize,
     /// A charge was refused since the waiters were told last.
     refused: bool,
     ablation: Ablation,
@@ -107,12 +130,11 @@ impl<'t, R: RawMutex> ReserveNode<'t, R> {
         waiters: Option<&'t dyn ChargeWaiters>,
     ) -> Self {
         let state = State {
+            writer: Writer::new(),
             parent: None,
+            first_child: None,
+            next: None,
             own: 0,
-            pages: 0,
-            limit: 0,
-            usage: 0,
-            peak: 0,
             refused: false,
             ablation: Ablation::NONE,
         };
@@ -120,15 +142,24 @@ impl<'t, R: RawMutex> ReserveNode<'t, R> {
             name,
             backing,
             waiters,
+            books: Books {
+                pages: Gauge::new(0),
+                limit: Gauge::new(0),
+                usage: Gauge::new(0),
+                peak: Gauge::new(0),
+                failures: Counter::new(),
+            },
             state: Mutex::const_new(R::INIT, state),
         }
     }
 
-    /// Puts this node, with all below it, under `parent`. O(depth).
+    /// Puts this node, with all below it, under `parent`, behind the children that it has. O(depth),
+    /// and O(children of the parent).
     ///
     /// The frames stay set aside until the node is [disconnected](Self::disconnect): do that before
-    /// it is dropped, on error paths as well. Connections of one tree are made one after another,
-    /// not from two threads at once: each looks for cycles before it makes its own.
+    /// it is dropped, on error paths as well. Connections of one tree are made, and ended, one after
+    /// another, not from two threads at once: each looks for cycles before it makes its own, and for
+    /// its neighbours. Charges and limits may change meanwhile.
     ///
     /// # Errors
     ///
@@ -151,13 +182,25 @@ impl<'t, R: RawMutex> ReserveNode<'t, R> {
         if state.parent.is_some() {
             return Err(ReserveError::Connected);
         }
-        parent.grow(state.pages)?;
+        let pages = self.books.pages.get();
+        parent.grow(pages)?;
         state.parent = Some(parent);
+        state.next = None;
+        drop(state);
+        self.link(parent);
+        __event!(
+            info,
+            "reserve {}: connected to {} with {} frames",
+            self.name,
+            parent.name,
+            pages
+        );
         Ok(())
     }
 
     /// Takes this node, with all below it, out of its tree and returns the frames. The nodes below
-    /// must be quiescent: usage does not go up the tree, so it is not seen from here.
+    /// must be quiescent: usage does not go up the tree, so it is not seen from here. O(depth), and
+    /// O(children of the parent).
     ///
     /// # Errors
     ///
@@ -168,12 +211,24 @@ impl<'t, R: RawMutex> ReserveNode<'t, R> {
             return Err(ReserveError::Root);
         }
         let mut state = self.state.lock();
-        if state.usage > 0 {
+        if self.books.usage.get() > 0 {
             return Err(ReserveError::InUse);
         }
-        if let Some(parent) = state.parent.take() {
-            parent.shrink(state.pages);
-        }
+        let Some(parent) = state.parent.take() else {
+            return Ok(());
+        };
+        let pages = self.books.pages.get();
+        parent.shrink(pages);
+        let next = state.next;
+        drop(state);
+        self.unlink(parent, next);
+        __event!(
+            info,
+            "reserve {}: disconnected from {}, {} frames returned",
+            self.name,
+            parent.name,
+            pages
+        );
         Ok(())
     }
 
@@ -186,7 +241,7 @@ impl<'t, R: RawMutex> ReserveNode<'t, R> {
     /// if the root cannot back the frames. Nothing has changed then.
     pub fn set_limit(&self, limit: usize, pages: usize) -> Result<(), ReserveError> {
         let mut state = self.state.lock();
-        if state.usage > limit {
+        if self.books.usage.get() > limit {
             return Err(ReserveError::InUse);
         }
         let own = state.own;
@@ -196,32 +251,41 @@ impl<'t, R: RawMutex> ReserveNode<'t, R> {
             self.shrink_locked(&mut state, own - pages);
         }
         state.own = pages;
-        let raised = limit > state.limit;
-        state.limit = limit;
+        let raised = limit > self.books.limit.get();
+        self.books.limit.set(&mut state.writer, limit);
         if raised {
             self.released(state);
+        } else {
+            drop(state);
         }
+        __event!(
+            info,
+            "reserve {}: limit {}, backed by {} frames",
+            self.name,
+            limit,
+            pages
+        );
         Ok(())
     }
 
     /// Frames that this node and all below it ask for.
     pub fn pages(&self) -> usize {
-        self.state.lock().pages
+        self.books.pages.get()
     }
 
     /// Units charged now.
     pub fn usage(&self) -> usize {
-        self.state.lock().usage
+        self.books.usage.get()
     }
 
     /// Units that may be charged.
     pub fn limit(&self) -> usize {
-        self.state.lock().limit
+        self.books.limit.get()
     }
 
     /// The most units that were charged at once.
     pub fn peak(&self) -> usize {
-        self.state.lock().peak
+        self.books.peak.get()
     }
 
     /// The name given when it was made.
@@ -244,14 +308,15 @@ impl<'t, R: RawMutex> ReserveNode<'t, R> {
     fn grow_locked(&self, state: &mut State<'t, R>, frames: usize) -> Result<(), ReserveError> {
         // No memory has so many frames, whether a root counts them now or when it is connected.
         let too_many = ReserveError::Backing(BackingError { missing: frames });
-        let pages = state.pages.checked_add(frames).ok_or(too_many)?;
+        let pages = self.books.pages.get().checked_add(frames);
+        let pages = pages.ok_or(too_many)?;
         match (self.backing, state.parent) {
             (Some(_), _) if state.ablation.off(Mechanism::Backing) => {}
             (Some(backing), _) => backing.grow(frames).map_err(ReserveError::Backing)?,
             (None, Some(parent)) => parent.grow(frames)?,
             (None, None) => {}
         }
-        state.pages = pages;
+        self.books.pages.set(&mut state.writer, pages);
         Ok(())
     }
 
@@ -260,7 +325,8 @@ impl<'t, R: RawMutex> ReserveNode<'t, R> {
     }
 
     fn shrink_locked(&self, state: &mut State<'t, R>, frames: usize) {
-        state.pages -= frames;
+        let pages = self.books.pages.get() - frames;
+        self.books.pages.set(&mut state.writer, pages);
         match (self.backing, state.parent) {
             (Some(_), _) if state.ablation.off(Mechanism::Backing) => {}
             (Some(backing), _) => backing.shrink(frames),
@@ -300,23 +366,49 @@ impl<R: RawMutex + Send + Sync> ReserveNode<'_, R> {
     pub fn charge(&self, units: usize) -> Result<Charge<'_>, ChargeError> {
         let mut state = self.state.lock();
         if !self.has_backing(&state) {
-            return Err(ChargeError::Unbacked);
+            return Err(self.refuse(state, units, ChargeError::Unbacked));
         }
-        let State {
-            limit, ablation, ..
-        } = *state;
+        let (limit, ablation) = (self.books.limit.get(), state.ablation);
         let fits = |usage: &usize| match usage.cmp(&limit) {
             Ordering::Less => true,
             Ordering::Equal => !ablation.off(Mechanism::FullCharge),
             Ordering::Greater => ablation.off(Mechanism::ChargeLimit),
         };
-        let Some(usage) = state.usage.checked_add(units).filter(fits) else {
+        let usage = self.books.usage.get().checked_add(units);
+        let Some(usage) = usage.filter(fits) else {
             state.refused = true;
-            return Err(ChargeError::OverLimit);
+            return Err(self.refuse(state, units, ChargeError::OverLimit));
         };
-        state.usage = usage;
-        state.peak = state.peak.max(state.usage);
+        self.books.usage.set(&mut state.writer, usage);
+        if usage > self.books.peak.get() {
+            self.books.peak.set(&mut state.writer, usage);
+        }
         Ok(Charge { node: self, units })
+    }
+
+    #[cold]
+    fn refuse(
+        &self,
+        mut state: MutexGuard<'_, R, State<'_, R>>,
+        units: usize,
+        error: ChargeError,
+    ) -> ChargeError {
+        self.books.failures.count(&mut state.writer);
+        let nth = self.books.failures.get();
+        drop(state);
+        if EVENTS && loud(nth) {
+            __event!(
+                warn,
+                "reserve {}: a charge of {} was refused ({} so far): {}, {} of {} charged",
+                self.name,
+                units,
+                nth,
+                error,
+                self.books.usage.get(),
+                self.books.limit.get()
+            );
+        }
+        error
     }
 }
 
@@ -402,27 +494,10 @@ impl<R: RawMutex + Send + Sync> Uncharge for ReserveNode<'_, R> {
     fn uncharge(&self, units: usize) {
         let mut state = self.state.lock();
         if !state.ablation.off(Mechanism::Uncharge) {
-            state.usage -= units;
+            let usage = self.books.usage.get() - units;
+            self.books.usage.set(&mut state.writer, usage);
         }
         self.released(state);
-    }
-}
-
-/// One line of a `/proc/reserve_info`: name, frames, usage, peak and limit.
-impl<R: RawMutex> fmt::Display for ReserveNode<'_, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let State {
-            pages,
-            usage,
-            peak,
-            limit,
-            ..
-        } = *self.state.lock();
-        write!(
-            f,
-            "{:<16} {pages:>6} pages {usage:>9} used {peak:>9} peak {limit:>9} limit",
-            self.name
-        )
     }
 }
 

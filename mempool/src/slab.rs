@@ -222,7 +222,9 @@ impl<R: RawMutex + Send + Sync> BufferCache for SizedCache<'_, R> {
                 return Ok(buffer);
             }
         }
-        match self.grow(gfp | Gfp::NOMEMALLOC) {
+        // Not yet a failure, if there is the reserve to turn to.
+        let quiet = if entitled { Gfp::NOWARN } else { Gfp::NONE };
+        match self.grow(gfp | Gfp::NOMEMALLOC | quiet) {
             Err(AllocError::Exhausted) if entitled => {}
             done => return done,
         }

@@ -13,6 +13,7 @@
 //! The marks are counted from the top of the reserve: a level of `reserve + min` is "at min".
 
 mod level;
+mod report;
 
 use core::fmt;
 
@@ -20,7 +21,11 @@ use lock_api::{Mutex, RawMutex};
 
 pub use level::{Level, Watermarks, ZoneStats};
 
+use report::Report;
+
 use crate::ablation::{Ablation, Mechanism};
+use crate::counter::{Counter, Gauge, Writer};
+use crate::event::EVENTS;
 use crate::raw::{FrameOwner, RawFrame};
 use crate::{
     BackingError, CriticalSection, Frame, FrameSource, Gfp, MemallocScope, MemallocToken, Pressure,
@@ -61,19 +66,37 @@ pub struct Zone<'m, R = CriticalSection> {
     source: &'m dyn FrameSource,
     context: &'m dyn TaskContext,
     marks: Watermarks,
+    total: usize,
     pressure: Option<&'m dyn Pressure>,
+    books: Books,
     state: Mutex<R, State>,
 }
 
+/// What [`Zone::stats`] reads without the lock. Written under it.
+struct Books {
+    free: Gauge,
+    reserve: Gauge,
+    min_free: Gauge,
+    reserve_in_use: Gauge,
+    reserve_peak: Gauge,
+    refused: Counter,
+    exhausted: Counter,
+}
+
 struct State {
-    reserve: usize,
-    min_free: usize,
-    reserve_in_use: usize,
-    reserve_peak: usize,
-    refused: u64,
-    exhausted: u64,
+    writer: Writer,
     claimed: bool,
+    report: Report,
     ablation: Ablation,
+}
+
+/// How an attempt to take frames ended, and what the log may be told of it.
+struct Taken<'z> {
+    frame: Option<Frame<'z>>,
+    /// How it stands after that.
+    level: Level,
+    /// The reserve came into use with it, or was found whole again.
+    dip: Option<report::Dip>,
 }
 
 impl<'m, R: RawMutex> Zone<'m, R> {
@@ -96,22 +119,28 @@ impl<'m, R: RawMutex> Zone<'m, R> {
                 needed: marks.high.saturating_add(1),
             });
         }
-        let state = State {
-            reserve: 0,
-            min_free: source.free_frames(),
-            reserve_in_use: 0,
-            reserve_peak: 0,
-            refused: 0,
-            exhausted: 0,
-            claimed: false,
-            ablation: Ablation::NONE,
-        };
+        let free = source.free_frames();
         Ok(Zone {
             source,
             context,
             marks,
+            total: source.total(),
             pressure: None,
-            state: Mutex::new(state),
+            books: Books {
+                free: Gauge::new(free),
+                reserve: Gauge::new(0),
+                min_free: Gauge::new(free),
+                reserve_in_use: Gauge::new(0),
+                reserve_peak: Gauge::new(0),
+                refused: Counter::new(),
+                exhausted: Counter::new(),
+            },
+            state: Mutex::new(State {
+                writer: Writer::new(),
+                claimed: false,
+                report: Report::default(),
+                ablation: Ablation::NONE,
+            }),
         })
     }
 
@@ -140,18 +169,19 @@ impl<'m, R: RawMutex> Zone<'m, R> {
         SoftirqScope::enter(self.context, self.ablation())
     }
 
-    /// A snapshot of the counters.
+    /// A snapshot of the counters. O(1), without a lock: whoever holds it, this very thread even, is
+    /// not waited for. Each number is right by itself; two may lie on both sides of an allocation.
     pub fn stats(&self) -> ZoneStats {
-        let state = self.state.lock();
+        let books = &self.books;
         ZoneStats {
-            total: self.source.total(),
-            free: self.source.free_frames(),
-            reserve: state.reserve,
-            min_free: state.min_free,
-            reserve_in_use: state.reserve_in_use,
-            reserve_peak: state.reserve_peak,
-            refused: state.refused,
-            exhausted: state.exhausted,
+            total: self.total,
+            free: books.free.get(),
+            reserve: books.reserve.get(),
+            min_free: books.min_free.get(),
+            reserve_in_use: books.reserve_in_use.get(),
+            reserve_peak: books.reserve_peak.get(),
+            refused: books.refused.get(),
+            exhausted: books.exhausted.get(),
         }
     }
 
@@ -188,35 +218,43 @@ impl<R: RawMutex + Send + Sync> Zone<'_, R> {
             return Err(AllocError::BadOrder);
         }
         let entitled = self.entitled(gfp);
-        let (mut result, level) = self.take(order, gfp, entitled);
+        let mut taken = self.take(order, gfp, entitled);
+        self.tell_dip(taken.dip);
         let hooks = self
             .pressure
             .filter(|_| !self.ablation().off(Mechanism::PressureHooks));
         if let Some(pressure) = hooks {
-            if level.below_low() || result.is_err() {
-                pressure.wake_background(level);
+            if taken.level.below_low() || taken.frame.is_none() {
+                pressure.wake_background(taken.level);
             }
-            if result.is_err() && self.may_reclaim(gfp, entitled) {
-                result = self.reclaim(pressure, order, gfp, level);
+            if taken.frame.is_none() && self.may_reclaim(gfp, entitled) {
+                taken = self.reclaim(pressure, order, gfp, taken);
             }
         }
-        let mut frame = result?;
+        let Some(mut frame) = taken.frame else {
+            self.tell_failure(order, gfp, entitled, taken.level);
+            return Err(AllocError::Exhausted);
+        };
         if gfp.contains(Gfp::ZERO) {
             frame.fill(0);
         }
         Ok(frame)
     }
 
-    /// Takes frames as they are, or does not; how it stands after that.
-    fn take(&self, order: u8, gfp: Gfp, entitled: bool) -> (Result<Frame<'_>, AllocError>, Level) {
+    /// Takes frames as they are, or does not.
+    fn take(&self, order: u8, gfp: Gfp, entitled: bool) -> Taken<'_> {
         let needed = 1usize << order;
-        let mut state = self.state.lock();
+        let books = &self.books;
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let reserve = books.reserve.get();
         let free = self.source.free_frames();
-        let off = |mechanism| state.ablation.off(mechanism);
+        let ablation = state.ablation;
+        let off = |mechanism| ablation.off(mechanism);
         let floor = if off(Mechanism::DiscountOnMinOnly) {
-            gfp.floor(state.reserve + self.marks.min)
+            gfp.floor(reserve + self.marks.min)
         } else {
-            state.reserve + gfp.floor(self.marks.min)
+            reserve + gfp.floor(self.marks.min)
         };
         let below = |floor| free < floor + needed;
         let admitted = entitled
@@ -236,24 +274,32 @@ impl<R: RawMutex + Send + Sync> Zone<'_, R> {
         };
         let mut level = Level {
             free,
-            reserve: state.reserve,
+            reserve,
             marks: self.marks,
         };
-        let Some(frame) = frame else {
-            *if entitled {
-                &mut state.exhausted
-            } else {
-                &mut state.refused
-            } += 1;
-            return (Err(AllocError::Exhausted), level);
-        };
-        level.free = free.saturating_sub(needed);
-        state.min_free = state.min_free.min(level.free);
-        if from_reserve {
-            state.reserve_in_use += needed;
-            state.reserve_peak = state.reserve_peak.max(state.reserve_in_use);
+        let writer = &mut state.writer;
+        let mut dip = None;
+        if frame.is_some() {
+            level.free = free.saturating_sub(needed);
+            if level.free < books.min_free.get() {
+                books.min_free.set(writer, level.free);
+            }
+            if EVENTS {
+                dip = state.report.taken(from_reserve, books.reserve_in_use.get());
+            }
+            if from_reserve {
+                let in_use = books.reserve_in_use.get() + needed;
+                books.reserve_in_use.set(writer, in_use);
+                let peak = books.reserve_peak.get().max(in_use);
+                books.reserve_peak.set(writer, peak);
+            }
+        } else if entitled {
+            books.exhausted.count(writer);
+        } else {
+            books.refused.count(writer);
         }
-        (Ok(frame), level)
+        books.free.set(writer, level.free);
+        Taken { frame, level, dip }
     }
 
     /// Those who may wait reclaim; but not those who make room: the entitled, even where `NOMEMALLOC`
@@ -268,30 +314,30 @@ impl<R: RawMutex + Send + Sync> Zone<'_, R> {
     }
 
     /// Makes room and tries again, while that frees anything.
-    fn reclaim(
-        &self,
+    fn reclaim<'a>(
+        &'a self,
         pressure: &dyn Pressure,
         order: u8,
         gfp: Gfp,
-        mut level: Level,
-    ) -> Result<Frame<'_>, AllocError> {
-        if level.reserve_is_low() {
-            pressure.throttle(level);
+        mut taken: Taken<'a>,
+    ) -> Taken<'a> {
+        if taken.level.reserve_is_low() {
+            pressure.throttle(taken.level);
         }
         for _ in 0..RECLAIM_ROUNDS {
             let scope = MemallocScope::enter(self.context, self.ablation());
-            let freed = pressure.reclaim(order, gfp, level);
+            let freed = pressure.reclaim(order, gfp, taken.level);
             drop(scope);
             if freed == 0 {
                 break;
             }
-            let (result, after) = self.take(order, gfp, false);
-            if result.is_ok() {
-                return result;
+            taken = self.take(order, gfp, false);
+            self.tell_dip(taken.dip);
+            if taken.frame.is_some() {
+                break;
             }
-            level = after;
         }
-        Err(AllocError::Exhausted)
+        taken
     }
 }
 
@@ -327,10 +373,10 @@ impl<R: RawMutex + Send + Sync> FrameAllocator for Zone<'_, R> {
     }
 
     fn level(&self) -> Level {
-        let state = self.state.lock();
+        let _alone = self.state.lock();
         Level {
             free: self.source.free_frames(),
-            reserve: state.reserve,
+            reserve: self.books.reserve.get(),
             marks: self.marks,
         }
     }
@@ -339,7 +385,8 @@ impl<R: RawMutex + Send + Sync> FrameAllocator for Zone<'_, R> {
 impl<R: RawMutex + Send + Sync> ReserveBacking for Zone<'_, R> {
     fn grow(&self, frames: usize) -> Result<(), BackingError> {
         let mut state = self.state.lock();
-        let needed = (state.reserve + self.marks.min).saturating_add(frames);
+        let reserve = self.books.reserve.get();
+        let needed = (reserve + self.marks.min).saturating_add(frames);
         let free = self.source.free_frames();
         // To ask for nothing is right even when memory is short.
         if frames > 0 && free < needed {
@@ -347,26 +394,28 @@ impl<R: RawMutex + Send + Sync> ReserveBacking for Zone<'_, R> {
                 missing: needed - free,
             });
         }
-        state.reserve += frames;
+        self.books.reserve.set(&mut state.writer, reserve + frames);
         Ok(())
     }
 
     fn shrink(&self, frames: usize) {
         let mut state = self.state.lock();
-        assert!(
-            frames <= state.reserve,
-            "more was given back to the zone than was set aside"
-        );
-        state.reserve -= frames;
+        let left = self.books.reserve.get().checked_sub(frames);
+        let left = left.expect("more was given back to the zone than was set aside");
+        self.books.reserve.set(&mut state.writer, left);
     }
 }
 
 impl<R: RawMutex + Send + Sync> FrameOwner for Zone<'_, R> {
     fn released(&self, raw: RawFrame, from_reserve: bool, free: &mut dyn FnMut(&dyn FrameSource)) {
+        let frames = 1usize << raw.order();
+        let books = &self.books;
         let mut state = self.state.lock();
         free(self.source);
+        books.free.set(&mut state.writer, books.free.get() + frames);
         if from_reserve {
-            state.reserve_in_use -= 1 << raw.order();
+            let in_use = books.reserve_in_use.get() - frames;
+            books.reserve_in_use.set(&mut state.writer, in_use);
         }
     }
 }

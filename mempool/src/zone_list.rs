@@ -48,8 +48,10 @@ impl<'z, const N: usize> ZoneList<'z, N> {
     /// The first zone that has memory for such a caller; or the last error.
     fn first(&self, order: u8, gfp: Gfp) -> Result<Frame<'_>, AllocError> {
         let mut error = AllocError::BadOrder;
-        for zone in self.zones {
-            match zone.alloc(order, gfp) {
+        for (i, zone) in self.zones.iter().enumerate() {
+            // The failure of one is no news while there are others.
+            let quiet = if i + 1 < N { Gfp::NOWARN } else { Gfp::NONE };
+            match zone.alloc(order, gfp | quiet) {
                 // A zone with smaller runs says nothing about the others.
                 Err(AllocError::BadOrder) => {}
                 Err(other) => error = other,
@@ -68,11 +70,12 @@ impl<const N: usize> FrameAllocator for ZoneList<'_, N> {
     /// [`AllocError::BadOrder`] if no zone ever has such a run, else [`AllocError::Exhausted`].
     fn alloc(&self, order: u8, gfp: Gfp) -> Result<Frame<'_>, AllocError> {
         let ordinary = gfp | Gfp::NOMEMALLOC | Gfp::NORECLAIM;
-        match self.first(order, ordinary) {
+        if !gfp.contains(Gfp::WAIT) && !self.entitled(gfp) {
+            return self.first(order, ordinary);
+        }
+        match self.first(order, ordinary | Gfp::NOWARN) {
             // Nobody has any: now each may make room, or dip.
-            Err(AllocError::Exhausted) if gfp.contains(Gfp::WAIT) || self.entitled(gfp) => {
-                self.first(order, gfp)
-            }
+            Err(AllocError::Exhausted) => self.first(order, gfp),
             done => done,
         }
     }

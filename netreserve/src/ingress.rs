@@ -4,7 +4,8 @@
 use core::fmt;
 
 use lock_api::Mutex;
-use mempool::CriticalSection;
+use mempool::__suite::{Counter, EVENTS, Writer, loud};
+use mempool::{__event, CriticalSection};
 
 use crate::ablation::{Ablation, Mechanism};
 use crate::class::{self, ETHERNET_HEADER, VLAN_TAG, priority_tagged};
@@ -14,6 +15,7 @@ use crate::{
 
 /// What became of a received skb.
 #[derive(Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[must_use = "what nobody takes out of the verdict is lost uncounted"]
 pub enum Verdict<'m> {
     /// It serves the VM: the swap stack must have it, and must free it before it asks for the next.
@@ -79,6 +81,7 @@ pub struct Ingress<'m> {
     flows: &'m FlowTable<'m>,
     sockets: &'m SocketTable<'m>,
     link: Link,
+    books: Books,
     state: Mutex<CriticalSection, State>,
 }
 
@@ -89,8 +92,21 @@ enum Link {
     Ip,
 }
 
+/// What [`Ingress::stats`] reads without the lock. Written under it.
+#[derive(Default)]
+struct Books {
+    received: Counter,
+    received_emergency: Counter,
+    vmio: Counter,
+    control: Counter,
+    delivered: Counter,
+    sent_emergency: Counter,
+    dropped: [Counter; DropReason::ALL.len()],
+    vmio_dropped: Counter,
+}
+
 struct State {
-    stats: IngressStats,
+    writer: Writer,
     ablation: Ablation,
 }
 
@@ -125,8 +141,9 @@ impl<'m> Ingress<'m> {
             flows,
             sockets,
             link,
+            books: Books::default(),
             state: Mutex::new(State {
-                stats: IngressStats::default(),
+                writer: Writer::new(),
                 ablation: Ablation::NONE,
             }),
         }
@@ -143,9 +160,11 @@ impl<'m> Ingress<'m> {
         let ablation = self.ablation();
         // An emergency skb that is nobody's is not left to others (N2).
         let kept = emergency && !ablation.off(Mechanism::EmergencyUnclaimed);
-        self.count(|stats| {
-            stats.received += 1;
-            stats.received_emergency += u64::from(emergency);
+        self.count(|books, writer| {
+            books.received.count(writer);
+            if emergency {
+                books.received_emergency.count(writer);
+            }
         });
         let reason = match class {
             Class::Malformed(_) => DropReason::Malformed,
@@ -164,9 +183,9 @@ impl<'m> Ingress<'m> {
                 }
             }
             Class::Arp | Class::Ndp if ablation.off(Mechanism::ForeignArp) => {
-                return self.hand_up(skb, class, |_| ());
+                return self.hand_up(skb, class, None);
             }
-            Class::Control(_) => return self.hand_up(skb, class, |stats| stats.control += 1),
+            Class::Control(_) => return self.hand_up(skb, class, Some(&self.books.control)),
             Class::Socket {
                 protocol,
                 local_port,
@@ -181,7 +200,7 @@ impl<'m> Ingress<'m> {
                 };
                 return match result {
                     Ok(socket) => {
-                        self.count(|stats| stats.delivered += 1);
+                        self.count(|books, writer| books.delivered.count(writer));
                         Verdict::Delivered(socket)
                     }
                     Err((DropReason::NoSocket, skb)) if !kept => {
@@ -222,17 +241,27 @@ impl<'m> Ingress<'m> {
         }
         let class = self.classify_outgoing(skb.data());
         if class.serves_vm() || self.ablation().off(Mechanism::EgressFilter) {
-            self.count(|stats| stats.sent_emergency += 1);
+            self.count(|books, writer| books.sent_emergency.count(writer));
             Ok(skb)
         } else {
             Err(self.discard(skb, class, DropReason::EmergencyTransmit))
         }
     }
 
-    /// A snapshot of the counters.
+    /// A snapshot of the counters. O(reasons), without a lock; each number is right by itself.
     #[must_use]
     pub fn stats(&self) -> IngressStats {
-        self.state.lock().stats
+        let books = &self.books;
+        IngressStats {
+            received: books.received.get(),
+            received_emergency: books.received_emergency.get(),
+            vmio: books.vmio.get(),
+            control: books.control.get(),
+            delivered: books.delivered.get(),
+            sent_emergency: books.sent_emergency.get(),
+            dropped: DropCounts::new(|reason| books.dropped[reason as usize].get()),
+            vmio_dropped: books.vmio_dropped.get(),
+        }
     }
 
     /// The sockets behind the ladder.
@@ -316,31 +345,26 @@ impl<'m> Ingress<'m> {
         };
         match result {
             Ok(socket) => {
-                self.count(|stats| {
-                    stats.vmio += 1;
-                    stats.delivered += 1;
+                self.count(|books, writer| {
+                    books.vmio.count(writer);
+                    books.delivered.count(writer);
                 });
                 Verdict::Delivered(socket)
             }
-            Err((None, skb)) => self.hand_up(skb, Class::Vmio, |stats| stats.vmio += 1),
+            Err((None, skb)) => self.hand_up(skb, Class::Vmio, Some(&self.books.vmio)),
             Err((Some(reason), skb)) => Verdict::Dropped(self.discard(skb, Class::Vmio, reason)),
         }
     }
 
     /// To the swap stack with it.
-    fn hand_up(
-        &self,
-        mut skb: Skb<'m>,
-        class: Class,
-        count: impl FnOnce(&mut IngressStats),
-    ) -> Verdict<'m> {
+    fn hand_up(&self, mut skb: Skb<'m>, class: Class, counter: Option<&Counter>) -> Verdict<'m> {
         let stripped = match self.link {
             Link::Ethernet(_) => strip_tag(&mut skb),
             Link::Ip => Ok(()),
         };
         match stripped {
             Ok(()) => {
-                self.count(count);
+                self.count(|_, writer| counter.into_iter().for_each(|c| c.count(writer)));
                 Verdict::Swap(skb)
             }
             Err(_) => Verdict::Dropped(self.discard(skb, class, DropReason::SharedTag)),
@@ -354,15 +378,29 @@ impl<'m> Ingress<'m> {
     }
 
     fn count_drop(&self, class: Class, reason: DropReason) {
-        self.count(|stats| {
-            stats.dropped.count(reason);
-            let vmio = class.serves_vm() || class == Class::Fragment { vmio: true };
-            stats.vmio_dropped += u64::from(vmio && reason != DropReason::OtherHost);
+        let vmio = (class.serves_vm() || class == Class::Fragment { vmio: true })
+            && reason != DropReason::OtherHost;
+        let mut nth = 0;
+        self.count(|books, writer| {
+            books.dropped[reason as usize].count(writer);
+            if vmio {
+                books.vmio_dropped.count(writer);
+                nth = books.vmio_dropped.get();
+            }
         });
+        if EVENTS && loud(nth) {
+            __event!(
+                warn,
+                "VMIO traffic dropped ({} so far): {}, {:?}",
+                nth,
+                reason.name(),
+                class
+            );
+        }
     }
 
-    fn count(&self, update: impl FnOnce(&mut IngressStats)) {
-        update(&mut self.state.lock().stats);
+    fn count(&self, update: impl FnOnce(&Books, &mut Writer)) {
+        update(&self.books, &mut self.state.lock().writer);
     }
 }
 

@@ -88,10 +88,11 @@
 //! `smoltcp`: [`Reserved`] is a `phy::Device`, and `PhyNic` a card over any other device, over Ethernet
 //! and IP; with it `proto-ipv6`, `packetmeta-id` (numbers of packets reach the driver) and
 //! `segmentation-offload` (cards that segment TCP), as smoltcp calls them. `embassy`: `ReservedDriver`, a
-//! driver for `embassy-net`. `std`: the host's
-//! critical section, for hosted programs. `defmt`: formats for errors and statistics. `ablation`:
-//! every `Mechanism` can be switched off (`ablate`), for tests and demonstrations; never enable it in
-//! a product.
+//! driver for `embassy-net`. `std`: the host's critical section, for hosted programs. `log`, `defmt`:
+//! events for a kernel's log (`warn`: no buffer was to be had; VMIO traffic was dropped), as often as
+//! `mempool` tells its own, and with no lock held; `defmt` also formats for everything public.
+//! `ablation`: every `Mechanism` can be switched off (`ablate`), for tests and demonstrations; never
+//! enable it in a product.
 //!
 //! # Guarantees
 //!
@@ -114,6 +115,10 @@ mod class;
 mod device;
 #[cfg(feature = "embassy")]
 mod embassy;
+#[cfg(all(test, feature = "log", not(feature = "defmt")))]
+mod event_tests;
+#[cfg(feature = "defmt")]
+mod format;
 mod ingress;
 mod nic;
 mod pool;

@@ -5,9 +5,10 @@ mod copy;
 use core::fmt;
 
 use lock_api::Mutex;
+use mempool::__suite::{Counter, EVENTS, Writer, loud};
 use mempool::{
-    AllocError, Buffer, BufferCache, Charge, ChargeError, CriticalSection, Gfp, MemallocToken,
-    Reserve,
+    __event, AllocError, Buffer, BufferCache, Charge, ChargeError, CriticalSection, Gfp,
+    MemallocToken, Reserve,
 };
 
 use crate::ablation::{Ablation, Mechanism};
@@ -56,11 +57,26 @@ pub struct SkbPool<'m> {
     flows: &'m FlowTable<'m>,
     token: MemallocToken,
     headroom: usize,
+    books: Books,
     state: Mutex<CriticalSection, State>,
 }
 
+/// What [`SkbPool::stats`] reads without the lock. Written under it.
+#[derive(Default)]
+struct Books {
+    rx: AllocBooks,
+    tx: AllocBooks,
+}
+
+#[derive(Default)]
+struct AllocBooks {
+    ordinary: Counter,
+    emergency: Counter,
+    failed: Counter,
+}
+
 struct State {
-    stats: PoolStats,
+    writer: Writer,
     ablation: Ablation,
 }
 
@@ -86,11 +102,21 @@ pub struct PoolStats {
     pub tx: AllocStats,
 }
 
-impl PoolStats {
-    fn of(&mut self, side: Side) -> &mut AllocStats {
+impl Books {
+    fn of(&self, side: Side) -> &AllocBooks {
         match side {
-            Side::Rx => &mut self.rx,
-            Side::Tx => &mut self.tx,
+            Side::Rx => &self.rx,
+            Side::Tx => &self.tx,
+        }
+    }
+}
+
+impl AllocBooks {
+    fn stats(&self) -> AllocStats {
+        AllocStats {
+            ordinary: self.ordinary.get(),
+            emergency: self.emergency.get(),
+            failed: self.failed.get(),
         }
     }
 }
@@ -115,8 +141,9 @@ impl<'m> SkbPool<'m> {
             flows,
             token,
             headroom: 0,
+            books: Books::default(),
             state: Mutex::new(State {
-                stats: PoolStats::default(),
+                writer: Writer::new(),
                 ablation: Ablation::NONE,
             }),
         }
@@ -166,26 +193,23 @@ impl<'m> SkbPool<'m> {
     ///
     /// [`SkbAllocError::Memory`]: no ordinary memory may be had.
     pub fn alloc_tx_ordinary(&self) -> Result<Skb<'m>, SkbAllocError> {
-        let result = self.ordinary(Side::Tx).map_err(SkbAllocError::Memory);
-        self.counted(result, Side::Tx)
+        self.ordinary(Side::Tx)
+            .map_err(|error| self.failed(Side::Tx, SkbAllocError::Memory(error)))
     }
 
     /// Exchanges an emergency transmit skb without data for an ordinary one, if one can be had; it
     /// counts as a failure of nobody's when none can.
     pub(crate) fn exchange_tx(&self, skb: Skb<'m>) -> Skb<'m> {
-        match self.ordinary(Side::Tx) {
-            Ok(ordinary) => {
-                self.state.lock().stats.tx.ordinary += 1;
-                ordinary
-            }
-            Err(_) => skb,
-        }
+        self.ordinary(Side::Tx).unwrap_or(skb)
     }
 
-    /// A snapshot of the counters.
+    /// A snapshot of the counters. O(1), without a lock; each number is right by itself.
     #[must_use]
     pub fn stats(&self) -> PoolStats {
-        self.state.lock().stats
+        PoolStats {
+            rx: self.books.rx.stats(),
+            tx: self.books.tx.stats(),
+        }
     }
 
     /// Switches a mechanism of this pool off, for good. A mechanism of another object changes
@@ -203,22 +227,22 @@ impl<'m> SkbPool<'m> {
         }
     }
 
-    fn alloc(&self, side: Side) -> Result<Skb<'m>, SkbAllocError> {
-        self.counted(self.attempt(side), side)
-    }
-
     /// Ordinary memory first, then the reserve, charged (N1, M6).
-    fn attempt(&self, side: Side) -> Result<Skb<'m>, SkbAllocError> {
+    fn alloc(&self, side: Side) -> Result<Skb<'m>, SkbAllocError> {
         let early = if self.ablation().off(Mechanism::OrdinaryFirst) && self.open() {
             self.emergency(side).ok()
         } else {
             None
         };
-        match early.map_or_else(|| self.ordinary(side), Ok) {
-            Err(error) if !self.open() => Err(SkbAllocError::Memory(error)),
-            Err(_) => self.emergency(side),
-            Ok(skb) => Ok(skb),
-        }
+        let error = match early.map_or_else(|| self.ordinary(side), Ok) {
+            Ok(skb) => return Ok(skb),
+            Err(error) if !self.open() => SkbAllocError::Memory(error),
+            Err(_) => match self.emergency(side) {
+                Ok(skb) => return Ok(skb),
+                Err(error) => error,
+            },
+        };
+        Err(self.failed(side, error))
     }
 
     /// Whether the reserve may be touched (N1).
@@ -226,12 +250,13 @@ impl<'m> SkbPool<'m> {
         self.flows.any() || self.ablation().off(Mechanism::FlowGate)
     }
 
+    /// The pool itself tells of the failure, if it is one.
     fn ordinary(&self, side: Side) -> Result<Skb<'m>, AllocError> {
         // Without NOMEMALLOC a caller in a memalloc scope would dip uncharged.
         let gfp = if self.ablation().off(Mechanism::BestEffort) {
-            Gfp::ATOMIC
+            Gfp::ATOMIC | Gfp::NOWARN
         } else {
-            Gfp::ATOMIC | Gfp::NOMEMALLOC
+            Gfp::ATOMIC | Gfp::NOMEMALLOC | Gfp::NOWARN
         };
         let buffer = self.cache.alloc(gfp)?;
         Ok(self.skb(buffer, None, side))
@@ -260,23 +285,40 @@ impl<'m> SkbPool<'m> {
             .map_err(SkbAllocError::Reserve)
     }
 
+    /// Makes the skb, and counts it.
     fn skb(&self, buffer: Buffer<'m>, charge: Option<Charge<'m>>, side: Side) -> Skb<'m> {
+        let books = self.books.of(side);
+        let counter = if charge.is_some() {
+            &books.emergency
+        } else {
+            &books.ordinary
+        };
+        counter.count(&mut self.state.lock().writer);
         Skb::new(buffer, charge, self.headroom, side, self.ablation())
     }
 
-    fn counted(
-        &self,
-        result: Result<Skb<'m>, SkbAllocError>,
-        side: Side,
-    ) -> Result<Skb<'m>, SkbAllocError> {
-        let mut state = self.state.lock();
-        let counters = state.stats.of(side);
-        match &result {
-            Ok(skb) if skb.is_emergency() => counters.emergency += 1,
-            Ok(_) => counters.ordinary += 1,
-            Err(_) => counters.failed += 1,
+    /// Counts a request that got nothing, and tells of it.
+    #[cold]
+    fn failed(&self, side: Side, error: SkbAllocError) -> SkbAllocError {
+        let counter = &self.books.of(side).failed;
+        let nth = {
+            let mut state = self.state.lock();
+            counter.count(&mut state.writer);
+            counter.get()
+        };
+        if EVENTS && loud(nth) {
+            __event!(
+                warn,
+                "skbs to {}: {} ({} failures so far)",
+                match side {
+                    Side::Rx => "receive",
+                    Side::Tx => "send",
+                },
+                error,
+                nth
+            );
         }
-        result
+        error
     }
 }
 

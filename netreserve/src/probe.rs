@@ -18,6 +18,7 @@ pub(crate) trait Keyed {
 /// let storage: [Slot<Flow>; 8] = [const { Slot::EMPTY }; 8];
 /// ```
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Slot<E>(Option<E>);
 
 impl<E> Slot<E> {

@@ -97,7 +97,8 @@ impl<R: RawMutex + Send + Sync> Heap<R> {
     pub fn init(&self, zone: &'static dyn FrameAllocator) -> Result<(), HeapError> {
         let classes = SizeClasses::new(zone);
         // Should no frame be free now, every slab is asked again when it is made.
-        match classes.take(Layout::new::<u64>(), Gfp::ATOMIC | Gfp::NOMEMALLOC) {
+        let quiet = Gfp::ATOMIC | Gfp::NOMEMALLOC | Gfp::NOWARN;
+        match classes.take(Layout::new::<u64>(), quiet) {
             Err(AllocError::Misaligned) => return Err(HeapError::Misaligned),
             probe => drop(probe),
         }

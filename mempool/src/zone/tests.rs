@@ -221,3 +221,19 @@ mod ablation {
         }
     }
 }
+
+/// As a panic handler would, or somebody whom the holder calls. The lock panics when its holder takes
+/// it again.
+#[test]
+fn a_snapshot_of_a_zone_takes_no_lock() {
+    let m = machine(64);
+    m.zone.grow(4).unwrap();
+    let frame = m.zone.alloc(1, Gfp::KERNEL).unwrap();
+    let stats = m.zone.stats();
+    let held = m.zone.state.lock();
+    assert_eq!(m.zone.stats(), stats);
+    drop(held);
+    assert_eq!((stats.free, stats.min_free, stats.reserve), (62, 62, 4));
+    drop(frame);
+    assert_eq!((m.zone.stats().free, m.zone.stats().min_free), (64, 62));
+}

@@ -327,3 +327,18 @@ mod ablation {
         assert!(swap(m.skb(&foreign)), "in an ordinary one");
     }
 }
+
+/// As a panic handler would. The lock panics when its holder takes it again.
+#[test]
+fn a_snapshot_of_the_ladder_takes_no_lock() {
+    let (m, _) = swapping(0);
+    assert_eq!(
+        reason(m.ingress.receive(m.skb(&[0; 10]))),
+        DropReason::Malformed
+    );
+    let stats = m.ingress.stats();
+    let held = m.ingress.state.lock();
+    assert_eq!(m.ingress.stats(), stats);
+    drop(held);
+    assert_eq!((stats.received, stats.dropped.total()), (1, 1));
+}

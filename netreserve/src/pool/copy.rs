@@ -130,26 +130,23 @@ impl<'m> SkbPool<'m> {
     ) -> Result<Skb<'m>, SkbAllocError> {
         let parts = || core::iter::once(first).chain(others);
         let end = parts().try_fold(headroom, |end, skb| end.checked_add(skb.len()));
-        let copy = if end.is_none_or(|end| end > self.cache.object_size()) {
-            Err(SkbAllocError::TooLarge)
+        let mut copy = if end.is_none_or(|end| end > self.cache.object_size()) {
+            return Err(self.failed(first.side(), SkbAllocError::TooLarge));
         } else if let Some(emergency) = parts().find(|skb| skb.is_emergency()) {
-            self.attempt(emergency.side())
+            self.alloc(emergency.side())?
         } else {
-            self.ordinary(first.side()).map_err(SkbAllocError::Memory)
+            self.ordinary(first.side())
+                .map_err(|error| self.failed(first.side(), SkbAllocError::Memory(error)))?
         };
-        let copy = copy.map(|mut copy| {
-            copy.restart(headroom);
-            copy.set_meta(first.meta());
-            for skb in parts() {
-                let room = copy
-                    .put(skb.len())
-                    .expect("just measured, and nobody shares it");
-                room.copy_from_slice(skb.data());
-            }
-            copy
-        });
-        let side = copy.as_ref().map_or(first.side(), Skb::side);
-        self.counted(copy, side)
+        copy.restart(headroom);
+        copy.set_meta(first.meta());
+        for skb in parts() {
+            let room = copy
+                .put(skb.len())
+                .expect("just measured, and nobody shares it");
+            room.copy_from_slice(skb.data());
+        }
+        Ok(copy)
     }
 }
 

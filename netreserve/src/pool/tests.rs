@@ -174,3 +174,15 @@ mod ablation {
         assert_eq!((m.tx.usage(), m.zone.stats().reserve_in_use), (0, 1));
     }
 }
+
+/// As a panic handler would. The lock panics when its holder takes it again.
+#[test]
+fn a_snapshot_of_the_pool_takes_no_lock() {
+    let m = machine();
+    drop(m.pool.alloc_rx().unwrap());
+    let stats = m.pool.stats();
+    let held = m.pool.state.lock();
+    assert_eq!(m.pool.stats(), stats);
+    drop(held);
+    assert_eq!((stats.rx.ordinary, stats.tx.ordinary), (1, 0));
+}
