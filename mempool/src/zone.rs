@@ -26,7 +26,7 @@ use report::Report;
 use crate::ablation::{Ablation, Mechanism};
 use crate::counter::{Counter, Gauge, Writer};
 use crate::event::EVENTS;
-use crate::raw::{FrameOwner, RawFrame};
+use crate::raw::{FrameOwner, Released};
 use crate::{
     BackingError, CriticalSection, Frame, FrameSource, Gfp, MemallocScope, MemallocToken, Pressure,
     ReserveBacking, SoftirqScope, TaskContext,
@@ -67,6 +67,7 @@ pub struct Zone<'m, R = CriticalSection> {
     context: &'m dyn TaskContext,
     marks: Watermarks,
     total: usize,
+    max_order: u8,
     pressure: Option<&'m dyn Pressure>,
     books: Books,
     state: Mutex<R, State>,
@@ -93,8 +94,9 @@ struct State {
 /// How an attempt to take frames ended, and what the log may be told of it.
 struct Taken<'z> {
     frame: Option<Frame<'z>>,
-    /// How it stands after that.
-    level: Level,
+    /// How it stands after that: the numbers of a level, which is seldom asked for.
+    free: usize,
+    reserve: usize,
     /// The reserve came into use with it, or was found whole again.
     dip: Option<report::Dip>,
 }
@@ -125,6 +127,7 @@ impl<'m, R: RawMutex> Zone<'m, R> {
             context,
             marks,
             total: source.total(),
+            max_order: source.max_order(),
             pressure: None,
             books: Books {
                 free: Gauge::new(free),
@@ -213,26 +216,47 @@ impl<R: RawMutex + Send + Sync> Zone<'_, R> {
     /// [`AllocError::Exhausted`] if that would cross the caller's watermark or if no such run is
     /// left, [`AllocError::BadOrder`] if none can ever exist. The marks count frames: above order 0
     /// free frames that are not consecutive do not help, whoever asks.
+    #[inline]
     pub fn alloc(&self, order: u8, gfp: Gfp) -> Result<Frame<'_>, AllocError> {
-        if order > self.source.max_order() {
+        if order > self.max_order {
             return Err(AllocError::BadOrder);
         }
         let entitled = self.entitled(gfp);
-        let mut taken = self.take(order, gfp, entitled);
+        let taken = self.take(order, gfp, entitled);
         self.tell_dip(taken.dip);
-        let hooks = self
-            .pressure
-            .filter(|_| !self.ablation().off(Mechanism::PressureHooks));
-        if let Some(pressure) = hooks {
-            if taken.level.below_low() || taken.frame.is_none() {
-                pressure.wake_background(taken.level);
+        if taken.frame.is_none() {
+            return self.alloc_short(order, gfp, entitled, taken);
+        }
+        if let Some(pressure) = self.hooks() {
+            let level = self.level_of(&taken);
+            if level.below_low() {
+                pressure.wake_background(level);
             }
-            if taken.frame.is_none() && self.may_reclaim(gfp, entitled) {
+        }
+        let mut frame = taken.frame.ok_or(AllocError::Exhausted)?;
+        if gfp.contains(Gfp::ZERO) {
+            frame.fill(0);
+        }
+        Ok(frame)
+    }
+
+    /// Nothing was to be had at once: makes room, if the caller may wait for that.
+    #[cold]
+    fn alloc_short<'a>(
+        &'a self,
+        order: u8,
+        gfp: Gfp,
+        entitled: bool,
+        mut taken: Taken<'a>,
+    ) -> Result<Frame<'a>, AllocError> {
+        if let Some(pressure) = self.hooks() {
+            pressure.wake_background(self.level_of(&taken));
+            if self.may_reclaim(gfp, entitled) {
                 taken = self.reclaim(pressure, order, gfp, taken);
             }
         }
         let Some(mut frame) = taken.frame else {
-            self.tell_failure(order, gfp, entitled, taken.level);
+            self.tell_failure(order, gfp, entitled, self.level_of(&taken));
             return Err(AllocError::Exhausted);
         };
         if gfp.contains(Gfp::ZERO) {
@@ -241,7 +265,15 @@ impl<R: RawMutex + Send + Sync> Zone<'_, R> {
         Ok(frame)
     }
 
+    #[inline]
+    fn hooks(&self) -> Option<&dyn Pressure> {
+        self.pressure
+            .filter(|_| !self.ablation().off(Mechanism::PressureHooks))
+    }
+
     /// Takes frames as they are, or does not.
+    // Into its callers, of which one is cold: what it returns would go through memory.
+    #[inline(always)]
     fn take(&self, order: u8, gfp: Gfp, entitled: bool) -> Taken<'_> {
         let needed = 1usize << order;
         let books = &self.books;
@@ -272,17 +304,12 @@ impl<R: RawMutex + Send + Sync> Zone<'_, R> {
         } else {
             None
         };
-        let mut level = Level {
-            free,
-            reserve,
-            marks: self.marks,
-        };
         let writer = &mut state.writer;
-        let mut dip = None;
+        let (mut free, mut dip) = (free, None);
         if frame.is_some() {
-            level.free = free.saturating_sub(needed);
-            if level.free < books.min_free.get() {
-                books.min_free.set(writer, level.free);
+            free = free.saturating_sub(needed);
+            if free < books.min_free.get() {
+                books.min_free.set(writer, free);
             }
             if EVENTS {
                 dip = state.report.taken(from_reserve, books.reserve_in_use.get());
@@ -298,8 +325,21 @@ impl<R: RawMutex + Send + Sync> Zone<'_, R> {
         } else {
             books.refused.count(writer);
         }
-        books.free.set(writer, level.free);
-        Taken { frame, level, dip }
+        books.free.set(writer, free);
+        Taken {
+            frame,
+            free,
+            reserve,
+            dip,
+        }
+    }
+
+    fn level_of(&self, taken: &Taken<'_>) -> Level {
+        Level {
+            free: taken.free,
+            reserve: taken.reserve,
+            marks: self.marks,
+        }
     }
 
     /// Those who may wait reclaim; but not those who make room: the entitled, even where `NOMEMALLOC`
@@ -321,12 +361,13 @@ impl<R: RawMutex + Send + Sync> Zone<'_, R> {
         gfp: Gfp,
         mut taken: Taken<'a>,
     ) -> Taken<'a> {
-        if taken.level.reserve_is_low() {
-            pressure.throttle(taken.level);
+        let level = self.level_of(&taken);
+        if level.reserve_is_low() {
+            pressure.throttle(level);
         }
         for _ in 0..RECLAIM_ROUNDS {
             let scope = MemallocScope::enter(self.context, self.ablation());
-            let freed = pressure.reclaim(order, gfp, taken.level);
+            let freed = pressure.reclaim(order, gfp, self.level_of(&taken));
             drop(scope);
             if freed == 0 {
                 break;
@@ -363,6 +404,7 @@ impl<R: RawMutex + Send + Sync> FrameAllocator for Zone<'_, R> {
         Zone::alloc(self, order, gfp)
     }
 
+    #[inline]
     fn entitled(&self, gfp: Gfp) -> bool {
         let ablation = self.ablation();
         let inherits =
@@ -407,11 +449,12 @@ impl<R: RawMutex + Send + Sync> ReserveBacking for Zone<'_, R> {
 }
 
 impl<R: RawMutex + Send + Sync> FrameOwner for Zone<'_, R> {
-    fn released(&self, raw: RawFrame, from_reserve: bool, free: &mut dyn FnMut(&dyn FrameSource)) {
-        let frames = 1usize << raw.order();
+    #[inline]
+    fn released(&self, frame: Released, from_reserve: bool) {
+        let frames = 1usize << frame.order();
         let books = &self.books;
         let mut state = self.state.lock();
-        free(self.source);
+        frame.free_into(self.source);
         books.free.set(&mut state.writer, books.free.get() + frames);
         if from_reserve {
             let in_use = books.reserve_in_use.get() - frames;

@@ -66,13 +66,32 @@ pub unsafe trait FrameSource: Sync {
 }
 
 /// Takes a frame back when its handle is dropped.
-///
-/// The books are the owner's, and safe; the act of freeing is done here, by the closure, because
-/// only this room knows that the frame is no longer referred to.
 pub(crate) trait FrameOwner: Sync {
-    /// Calls `free` once with its source, under the lock that guards the source, and updates its
-    /// books.
-    fn released(&self, raw: RawFrame, from_reserve: bool, free: &mut dyn FnMut(&dyn FrameSource));
+    /// Frees `frame` into the source that it came from, under the lock that guards the source, and
+    /// updates its books.
+    fn released(&self, frame: Released, from_reserve: bool);
+}
+
+/// A run whose handle is gone: nobody refers to it any more, and it is freed once.
+///
+/// The books are the owner's, and safe; only this room can tell that a frame is done with.
+#[must_use = "the frame is lost if it is not freed"]
+pub(crate) struct Released(RawFrame);
+
+impl Released {
+    /// Base-2 logarithm of the number of frames.
+    #[inline]
+    pub(crate) fn order(&self) -> u8 {
+        self.0.order
+    }
+
+    /// Gives the run back to `source`, which must be the one that its owner took it from.
+    #[inline]
+    pub(crate) fn free_into(self, source: &dyn FrameSource) {
+        // SAFETY: `Frame::take` got it from this source for one handle alone, which made this value
+        // when it was dropped, and this value is consumed.
+        unsafe { source.free(self.0) }
+    }
 }
 
 /// Owned frames: `FRAME_SIZE << order` bytes, given back to their zone on drop.
@@ -93,6 +112,7 @@ unsafe impl Sync for Frame<'_> {}
 
 impl<'z> Frame<'z> {
     /// Takes a run from `source`, which must be the one that `owner` frees into.
+    #[inline]
     pub(crate) fn take(
         source: &dyn FrameSource,
         order: u8,
@@ -153,18 +173,10 @@ impl<'z> Frame<'z> {
 }
 
 impl Drop for Frame<'_> {
+    #[inline]
     fn drop(&mut self) {
-        let raw = RawFrame::new(self.start, self.order);
-        let mut freed = false;
-        self.owner.released(raw, self.from_reserve, &mut |source| {
-            assert!(
-                !core::mem::replace(&mut freed, true),
-                "a frame is freed once"
-            );
-            // SAFETY: `take` got the frame from this source for us alone; the handle ends here, and
-            // the assertion above keeps it to once.
-            unsafe { source.free(raw) }
-        });
+        let run = Released(RawFrame::new(self.start, self.order));
+        self.owner.released(run, self.from_reserve);
     }
 }
 

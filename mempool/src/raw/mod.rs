@@ -13,8 +13,8 @@ mod shared;
 mod slab;
 
 pub(crate) use arena::Arena;
-pub(crate) use frame::FrameOwner;
 pub use frame::{Frame, FrameSource, RawFrame};
+pub(crate) use frame::{FrameOwner, Released};
 pub use heap::{Heap, HeapError};
 pub use lock::CriticalSection;
 pub use object::Object;
