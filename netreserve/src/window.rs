@@ -12,8 +12,6 @@
 
 mod segment;
 
-use core::net::SocketAddr;
-
 use crate::{Flow, FlowTable, Medium};
 use segment::Segment;
 
@@ -30,19 +28,12 @@ pub(crate) struct Window {
 
 #[derive(Debug, Clone, Copy)]
 struct Connection {
-    local: SocketAddr,
-    remote: SocketAddr,
+    flow: Flow,
     /// By how many bits the stack shifts its windows, as its last SYN said.
     scale: u8,
     /// Which acknowledgement answers that SYN, until the connection is made.
     expected: Option<u32>,
     used: u32,
-}
-
-impl Connection {
-    fn is(&self, local: SocketAddr, remote: SocketAddr) -> bool {
-        self.local == local && self.remote == remote
-    }
 }
 
 impl Window {
@@ -60,16 +51,15 @@ impl Window {
         let Some(segment) = Segment::find(frame, medium) else {
             return;
         };
-        let (local, remote) = (segment.source, segment.destination);
+        let flow = segment.sent();
         self.clock = self.clock.wrapping_add(1);
         let headers = segment.headers();
         let tcp = segment.tcp(frame);
         // The window of a SYN is left alone: the next segment comes before any data can, and a peer that
         // has seen no window but a small one may send half segments.
         if tcp.syn() {
-            *self.entry(local, remote, flows) = Some(Connection {
-                local,
-                remote,
+            *self.entry(flow, flows) = Some(Connection {
+                flow,
                 scale: tcp.window_scale().unwrap_or(0),
                 expected: Some(tcp.sequence().wrapping_add(1)),
                 used: self.clock,
@@ -77,7 +67,7 @@ impl Window {
             return;
         }
         let known = self.connections.iter_mut().flatten();
-        let scale = match known.into_iter().find(|c| c.is(local, remote)) {
+        let scale = match known.into_iter().find(|c| c.flow == flow) {
             Some(connection) => {
                 connection.expected = None;
                 connection.used = self.clock;
@@ -112,9 +102,9 @@ impl Window {
         let Some(acknowledged) = tcp.acknowledges_syn() else {
             return;
         };
-        let (local, remote) = (segment.destination, segment.source);
+        let flow = segment.received();
         let mut known = self.connections.iter_mut().flatten();
-        if let Some(connection) = known.find(|c| c.is(local, remote))
+        if let Some(connection) = known.find(|c| c.flow == flow)
             && connection.expected == Some(acknowledged)
             && tcp.window_scale().is_none()
             && (!verify || segment.is_intact(frame))
@@ -125,17 +115,12 @@ impl Window {
 
     /// Where a new connection goes: over its older self, or one that is no flow any more, or into an
     /// empty place, or over the one that was quiet for longest.
-    fn entry(
-        &mut self,
-        local: SocketAddr,
-        remote: SocketAddr,
-        flows: &FlowTable<'_>,
-    ) -> &mut Option<Connection> {
+    fn entry(&mut self, flow: Flow, flows: &FlowTable<'_>) -> &mut Option<Connection> {
         let clock = self.clock;
         let worth = |entry: &Option<Connection>| match entry {
-            Some(c) if c.is(local, remote) => (0, 0),
+            Some(c) if c.flow == flow => (0, 0),
             None => (1, 0),
-            Some(c) if !tagged(flows, c) => (2, 0),
+            Some(c) if !flows.contains(c.flow) => (2, 0),
             Some(c) => (3, u32::MAX - clock.wrapping_sub(c.used)),
         };
         self.connections
@@ -143,10 +128,6 @@ impl Window {
             .min_by_key(|entry| worth(entry))
             .expect("there are places")
     }
-}
-
-fn tagged(flows: &FlowTable<'_>, connection: &Connection) -> bool {
-    flows.contains(Flow::tcp(connection.local, connection.remote))
 }
 
 #[cfg(test)]

@@ -12,7 +12,9 @@ use lock_api::RawMutex;
 use crate::Medium;
 pub use flow::{Flow, Neighbour, VlanId};
 use parse::{Conversation, Multicast, Ndp, NdpKind, Parsed};
-pub(crate) use parse::{ETHERNET_HEADER, VLAN_TAG, priority_tagged};
+pub(crate) use parse::{
+    ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, VLAN_TAG, link, priority_tagged,
+};
 pub use table::{AddrEntry, FlowError, FlowTable};
 
 /// The transport protocols that have sockets here.

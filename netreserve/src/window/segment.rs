@@ -3,14 +3,13 @@
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::ops::Range;
 
-use crate::Medium;
+use crate::class::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6};
+use crate::{Flow, Medium, VlanId};
 
 const TCP: u8 = 6;
 const TCP_HEADER: usize = 20;
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// More fragments, or a fragment's offset.
 const FRAGMENT: u16 = 0x3fff;
 
@@ -29,8 +28,9 @@ const MAX_SCALE: u8 = 14;
 /// Where a whole TCP segment lies in a frame, and who speaks to whom.
 #[derive(Debug, Clone)]
 pub(super) struct Segment {
-    pub(super) source: SocketAddr,
-    pub(super) destination: SocketAddr,
+    source: SocketAddr,
+    destination: SocketAddr,
+    vlan: Option<VlanId>,
     /// At least a header.
     range: Range<usize>,
 }
@@ -38,20 +38,17 @@ pub(super) struct Segment {
 impl Segment {
     /// `None` for what is no TCP, for a fragment, and for what is cut short.
     pub(super) fn find(frame: &[u8], medium: Medium) -> Option<Segment> {
-        let start = medium.header_len();
-        let packet = frame.get(start..)?;
-        let version = packet.first()? >> 4;
-        let expected = match medium {
-            Medium::Ethernet => match be16(frame, 12)? {
-                ETHERTYPE_IPV4 => 4,
-                ETHERTYPE_IPV6 => 6,
-                _ => return None,
-            },
-            Medium::Ip => version,
+        let (vlan, start, ethertype) = match medium {
+            Medium::Ethernet => {
+                let link = class::link(frame)?;
+                (link.vlan, link.header, Some(link.ethertype))
+            }
+            Medium::Ip => (None, 0, None),
         };
-        let (source, destination, range) = match (version, expected) {
-            (4, 4) => ipv4(packet)?,
-            (6, 6) => ipv6(packet)?,
+        let packet = frame.get(start..)?;
+        let (source, destination, range) = match (packet.first()? >> 4, ethertype) {
+            (4, None | Some(ETHERTYPE_IPV4)) => ipv4(packet)?,
+            (6, None | Some(ETHERTYPE_IPV6)) => ipv6(packet)?,
             _ => return None,
         };
         let segment = packet.get(range.clone())?;
@@ -59,8 +56,27 @@ impl Segment {
         Some(Segment {
             source: SocketAddr::new(source, be16(segment, 0)?),
             destination: SocketAddr::new(destination, be16(segment, 2)?),
+            vlan,
             range: start + range.start..start + range.end,
         })
+    }
+
+    /// The flow that it is of, if we send it.
+    pub(super) fn sent(&self) -> Flow {
+        self.flow(self.source, self.destination)
+    }
+
+    /// The flow that it is of, if we receive it.
+    pub(super) fn received(&self) -> Flow {
+        self.flow(self.destination, self.source)
+    }
+
+    fn flow(&self, local: SocketAddr, remote: SocketAddr) -> Flow {
+        let flow = Flow::tcp(local, remote);
+        match self.vlan {
+            Some(vlan) => flow.in_vlan(vlan),
+            None => flow,
+        }
     }
 
     /// Bytes of the headers in front of the payload of a segment without options.

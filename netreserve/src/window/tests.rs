@@ -1,6 +1,6 @@
 use alloc::vec;
 use alloc::vec::Vec;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ::smoltcp::phy::ChecksumCapabilities;
 use ::smoltcp::wire::{
@@ -9,8 +9,8 @@ use ::smoltcp::wire::{
 };
 
 use super::*;
-use crate::Slot;
 use crate::testbed::leak;
+use crate::{Slot, VlanId};
 
 const MTU: usize = 1500;
 const V4: [SocketAddr; 2] = [
@@ -30,27 +30,24 @@ const V6: [SocketAddr; 2] = [
 struct Place {
     medium: Medium,
     ends: [SocketAddr; 2],
+    /// Of an 802.1Q tag; 0 is a priority tag.
+    tag: Option<u16>,
 }
 
-const PLACES: [Place; 4] = [
-    Place {
-        medium: Medium::Ethernet,
-        ends: V4,
-    },
-    Place {
-        medium: Medium::Ethernet,
-        ends: V6,
-    },
-    Place {
-        medium: Medium::Ip,
-        ends: V4,
-    },
-    Place {
-        medium: Medium::Ip,
-        ends: V6,
-    },
+const PLACES: [Place; 7] = [
+    place(Medium::Ethernet, V4, None),
+    place(Medium::Ethernet, V6, None),
+    place(Medium::Ip, V4, None),
+    place(Medium::Ip, V6, None),
+    place(Medium::Ethernet, V4, Some(17)),
+    place(Medium::Ethernet, V6, Some(4094)),
+    place(Medium::Ethernet, V4, Some(0)),
 ];
 const ETHERNET: Place = PLACES[0];
+
+const fn place(medium: Medium, ends: [SocketAddr; 2], tag: Option<u16>) -> Place {
+    Place { medium, ends, tag }
+}
 
 impl Place {
     /// Another connection beside it.
@@ -65,7 +62,11 @@ impl Place {
     }
 
     fn tcp_at(self) -> usize {
-        MTU - self.segment() - 20 + self.medium.header_len()
+        MTU - self.segment() - 20 + self.ip_at()
+    }
+
+    fn ip_at(self) -> usize {
+        self.medium.header_len() + if self.tag.is_some() { 4 } else { 0 }
     }
 
     /// A frame of ours with this window, and the scale that a SYN offers; 1000 is sent and 2000
@@ -88,7 +89,7 @@ impl Place {
         };
         let (from, to): (IpAddress, IpAddress) = (local.ip().into(), remote.ip().into());
         let ip = IpRepr::new(from, to, IpProtocol::Tcp, tcp.buffer_len(), 64);
-        let start = self.medium.header_len();
+        let start = self.ip_at();
         let mut bytes = vec![0; start + ip.buffer_len()];
         if self.medium == Medium::Ethernet {
             let ethernet = EthernetRepr {
@@ -100,6 +101,12 @@ impl Place {
                 },
             };
             ethernet.emit(&mut EthernetFrame::new_unchecked(&mut bytes));
+            if let Some(number) = self.tag {
+                bytes.copy_within(12..14, 16);
+                bytes[12..14].copy_from_slice(&0x8100u16.to_be_bytes());
+                // With a priority.
+                bytes[14..16].copy_from_slice(&(0x6000 | number).to_be_bytes());
+            }
         }
         let checksums = ChecksumCapabilities::default();
         ip.emit(&mut bytes[start..], &checksums);
@@ -132,7 +139,11 @@ impl Place {
 
     fn flow(self) -> Flow {
         let [local, remote] = self.ends;
-        Flow::tcp(local, remote)
+        let flow = Flow::tcp(local, remote);
+        match self.tag.and_then(VlanId::new) {
+            Some(vlan) => flow.in_vlan(vlan),
+            None => flow,
+        }
     }
 
     fn clamped(self, known: &mut Known, frame: &[u8], posted: usize) -> Vec<u8> {
@@ -312,7 +323,7 @@ fn what_is_no_tcp_is_left_alone() {
     for place in PLACES {
         let ack = place.frame(TcpControl::None, 60_000, None, b"");
         let mut known = known();
-        let ip = place.medium.header_len();
+        let ip = place.ip_at();
         let with = |at: usize, value: u8| {
             let mut frame = ack.clone();
             frame[at] = value;
@@ -332,7 +343,7 @@ fn what_is_no_tcp_is_left_alone() {
             others.extend([with(ip + 6, 17), with(ip + 6, 44)]);
         }
         if place.medium == Medium::Ethernet {
-            others.push(with(13, 6)); // ARP, or nothing known
+            others.push(with(ip - 1, 6)); // ARP, or nothing known
         }
         for other in others {
             assert_eq!(place.clamped(&mut known, &other, 0), other, "{place:?}");

@@ -20,10 +20,10 @@ pub(crate) const ETHERNET_HEADER: usize = 14;
 pub(crate) const VLAN_TAG: usize = 4;
 const VLAN_NUMBER: u16 = 0x0fff;
 
-const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_VLAN: u16 = 0x8100;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 const IPV4_MIN_HEADER: usize = 20;
 const PROTOCOL_ICMP: u8 = 1;
@@ -67,10 +67,10 @@ pub(super) enum Parsed {
 }
 
 /// The network that a frame is in, and its payload's type and offset.
-struct Link {
-    vlan: Option<VlanId>,
-    ethertype: u16,
-    header: usize,
+pub(crate) struct Link {
+    pub(crate) vlan: Option<VlanId>,
+    pub(crate) ethertype: u16,
+    pub(crate) header: usize,
 }
 
 /// Whether the frame carries a priority tag (802.1Q with VLAN 0) in front of its type.
@@ -148,7 +148,7 @@ fn ethernet(frame: &[u8]) -> Result<(Option<VlanId>, Parsed), Malformed> {
     Ok((link.vlan, parsed))
 }
 
-fn link(frame: &[u8]) -> Option<Link> {
+pub(crate) fn link(frame: &[u8]) -> Option<Link> {
     let ethertype = be16(frame, 12)?;
     if ethertype != ETHERTYPE_VLAN {
         return Some(Link {
