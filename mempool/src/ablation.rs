@@ -128,6 +128,12 @@ __mechanisms! {
     /// Of a [`SizedCache`](crate::SizedCache). Off: empty reserve-derived slabs stay in the cache,
     /// until it is [shrunk](crate::SizedCache::shrink).
     SlabRelease = "slab-release", "M4";
+    /// Of a [`SizedCache`](crate::SizedCache) with [`Magazines`](crate::Magazines). Off: objects in
+    /// reserve memory are parked as well, and go to anybody.
+    MagazineAdmission = "magazine-admission", "M4";
+    /// Of a [`SizedCache`](crate::SizedCache) with [`Magazines`](crate::Magazines). Off: what other
+    /// CPUs have parked stays there when memory is short.
+    MagazineDrain = "magazine-drain", "M3";
     /// Of a [`Pool`](crate::Pool). Off: an element in reserve memory that comes back to a pool below
     /// its minimum stays, and goes to anybody next.
     PoolReserveReturn = "pool-reserve-return", "M4";

@@ -4,6 +4,7 @@
 //! given before anything runs. The rules are those of the 2007 patch set ("mm: serialize access to
 //! min_free_kbytes", "mm: kmem_alloc_estimate()"), and its published numbers are the test vector.
 
+use core::mem::size_of;
 use core::ops::Add;
 
 /// Bytes in an order-0 frame: 4096, or what the environment variable `MEMPOOL_FRAME_SIZE` said when
@@ -22,6 +23,10 @@ pub const FRAME_SIZE: usize = match option_env!("MEMPOOL_FRAME_SIZE") {
 
 /// Bytes at the head of every slab that its objects cannot use.
 pub const SLAB_HEADER: usize = 64;
+
+/// Bytes behind every object that nobody may write to: none, or 64 with the feature `slab-debug`,
+/// for which every budget of objects allows. Size classes have none.
+pub const SLAB_RED_ZONE: usize = if cfg!(feature = "slab-debug") { 64 } else { 0 };
 
 /// A worst case, in frames. Budgets add up.
 ///
@@ -82,11 +87,30 @@ impl Budget {
         }
     }
 
-    /// One slab of `1 << order` frames for each of `cpus` that may park one.
+    /// One slab of `1 << order` frames for each of `cpus` that may park one: that makes a slab while
+    /// others make theirs.
     #[must_use]
     pub const fn parked(cpus: usize, order: u8) -> Budget {
         Budget {
             frames: runs(cpus, order),
+        }
+    }
+
+    /// What the [magazines](crate::Magazines) of `cpus` may keep from everybody else: each object that
+    /// is parked in one of two magazines of `rounds` may be the last of its slab.
+    ///
+    /// It is ordinary memory, and no part of a reserve: what lies in reserve memory is never parked,
+    /// and before an allocation of the cache fails, or dips into the reserve, the magazines are
+    /// emptied. It is a part of the memory that a machine has for everybody.
+    ///
+    /// ```
+    /// use mempool::Budget;
+    /// assert_eq!(Budget::magazines(2, 8, 0), Budget::from_frames(2 * 2 * 8));
+    /// ```
+    #[must_use]
+    pub const fn magazines(cpus: usize, rounds: usize, order: u8) -> Budget {
+        Budget {
+            frames: runs(product(product(2, rounds), cpus), order),
         }
     }
 
@@ -228,13 +252,48 @@ impl Text {
 /// `size` is 0 or there can be no such slab.
 #[must_use]
 pub const fn objects_per_slab(size: usize, order: u8) -> usize {
-    if order as u32 > FRAME_SIZE.leading_zeros() {
+    aligned_objects_per_slab(size, 1, order)
+}
+
+/// As [`objects_per_slab`], for objects that begin at multiples of `align`, as those of
+/// [`SizedCache::aligned`](crate::SizedCache::aligned) do.
+///
+/// ```
+/// use mempool::{aligned_objects_per_slab, objects_per_slab};
+///
+/// assert!(aligned_objects_per_slab(96, 64, 0) < objects_per_slab(96, 0));
+/// ```
+#[must_use]
+pub const fn aligned_objects_per_slab(size: usize, align: usize, order: u8) -> usize {
+    if size == 0 || order as u32 > FRAME_SIZE.leading_zeros() {
         return 0;
     }
-    match ((FRAME_SIZE << order) - SLAB_HEADER).checked_div(size) {
-        Some(objects) => objects,
-        None => 0,
+    let bytes = FRAME_SIZE << order;
+    match (
+        SLAB_HEADER.checked_next_multiple_of(align),
+        stride(size, align),
+    ) {
+        (Some(first), Some(stride)) if first < bytes => (bytes - first) / stride,
+        _ => 0,
     }
+}
+
+/// Bytes from one object to the next, with its red zone. Free ones have room for a pointer.
+pub(crate) const fn stride(size: usize, align: usize) -> Option<usize> {
+    let size = if size < size_of::<usize>() {
+        size_of::<usize>()
+    } else {
+        size
+    };
+    match size.checked_add(SLAB_RED_ZONE) {
+        Some(bytes) => bytes.checked_next_multiple_of(align),
+        None => None,
+    }
+}
+
+/// Objects of a size class in its frame: without red zones.
+pub(crate) const fn objects_per_frame(size: usize) -> usize {
+    (FRAME_SIZE - SLAB_HEADER) / size
 }
 
 #[cfg(test)]
@@ -274,7 +333,9 @@ mod tests {
     #[test]
     fn objects_that_do_not_fit_count_as_none() {
         assert_eq!(objects_per_slab(FRAME_SIZE, 0), 0);
-        assert_eq!(objects_per_slab((FRAME_SIZE - SLAB_HEADER) / 2, 0), 2);
+        let half = (FRAME_SIZE - SLAB_HEADER) / 2 - SLAB_RED_ZONE;
+        assert_eq!(objects_per_slab(half, 0), 2);
+        assert_eq!(objects_per_slab(half + 1, 0), 1);
         assert_eq!(objects_per_slab(0, 0), 0);
         assert_eq!(objects_per_slab(1 << 20, 255), 0);
     }

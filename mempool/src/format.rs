@@ -6,10 +6,10 @@ use core::ops::Deref;
 use lock_api::RawMutex;
 
 use crate::{
-    Bitmap, Block, Buddy, Buffer, Cache, Charge, CriticalSection, Frame, FrameAllocator,
-    FrameEntry, FrameSource, Heap, InterruptScope, MemallocScope, Object, Pool, PoolElement,
-    PoolSource, Pooled, RawFrame, ReserveWalk, SharedBuffer, SingleTask, SizeClasses, SizedCache,
-    SoftirqScope, TaskContext, Zone, ZoneList,
+    Bitmap, Block, Buddy, Buffer, Cache, Charge, CpuMagazines, CriticalSection, Frame,
+    FrameAllocator, FrameEntry, FrameSource, Heap, InterruptScope, Magazines, MemallocScope,
+    NoMagazines, Object, Parking, Pool, PoolElement, PoolSource, Pooled, RawFrame, ReserveWalk,
+    SharedBuffer, SingleTask, SizeClasses, SizedCache, SoftirqScope, TaskContext, Zone, ZoneList,
 };
 
 /// `[generics] Type: |value| format, arguments;`
@@ -47,9 +47,12 @@ __formats! {
         "Buffer({=usize} bytes, from reserve: {=bool})", Deref::deref(x).len(), x.from_reserve();
     [T: defmt::Format] Object<'_, T>: |x| "{}", Deref::deref(x);
     [T] SharedBuffer<'_, T>: |x| "SharedBuffer({=usize} bytes)", x.object_size();
-    [R: RawMutex] SizedCache<'_, R>: |x| "cache {=str}: {}", x.name(), x.stats();
-    [T, R: RawMutex] Cache<'_, T, R>: |x| "cache: {}", x.stats();
-    [R] SizeClasses<'_, R>: |x| "SizeClasses";
+    [R: RawMutex, M: Parking] SizedCache<'_, R, M>: |x| "cache {=str}: {}", x.name(), x.stats();
+    [T, R: RawMutex, M: Parking] Cache<'_, T, R, M>: |x| "cache: {}", x.stats();
+    [] NoMagazines: |x| "NoMagazines";
+    [C, const ROUNDS: usize, L] Magazines<'_, C, ROUNDS, L>: |x| "Magazines({=usize} rounds)", ROUNDS;
+    [const ROUNDS: usize, L] CpuMagazines<ROUNDS, L>: |x| "CpuMagazines";
+    [R: RawMutex] SizeClasses<'_, R>: |x| "SizeClasses";
     [] Block<'_>: |x|
         "Block({=usize} bytes, from reserve: {=bool})", Deref::deref(x).len(), x.from_reserve();
     [R: RawMutex + Send + Sync] Heap<R>: |x| "Heap(ready: {=bool})", x.classes().is_some();

@@ -14,7 +14,8 @@
 //!      │       │
 //!      SizeClasses          blocks of any size: a cache for each class of sizes, else whole frames
 //!            │
-//!   Cache / SizedCache      objects; a reserve-derived slab serves only the entitled (M4)
+//!   Cache / SizedCache      objects; a reserve-derived slab serves only the entitled (M4);
+//!            │              `Magazines` in front, for several CPUs
 //!            │
 //!          Zone             min / low / high watermarks above a reserve (M2, M3)
 //!            │   ▲ grows and shrinks the reserve
@@ -78,8 +79,11 @@
 //! # Features
 //!
 //! `std`: `StdContext` and the host's critical section. `log`, `defmt`: events for a kernel's log;
-//! `defmt` also formats for everything public, and gets the events where both are on. `ablation`: every `Mechanism` can be switched off (`ablate`), for tests and
-//! demonstrations; never enable it in a product.
+//! `defmt` also formats for everything public, and gets the events where both are on. `ablation`: every
+//! `Mechanism` can be switched off (`ablate`), for tests and demonstrations; never enable it in a
+//! product. `slab-debug`: red zones between objects, poison in free ones, and a panic that names the
+//! cache and the object when somebody wrote where they may not; budgets of objects grow by
+//! [`SLAB_RED_ZONE`].
 //!
 //! # Events
 //!
@@ -141,7 +145,9 @@ mod zone_list;
 pub use ablation::Mechanism;
 pub use bitmap::{Bitmap, BitmapError};
 pub use buddy::{Buddy, BuddyError, FrameEntry};
-pub use budget::{Budget, FRAME_SIZE, SLAB_HEADER, objects_per_slab};
+pub use budget::{
+    Budget, FRAME_SIZE, SLAB_HEADER, SLAB_RED_ZONE, aligned_objects_per_slab, objects_per_slab,
+};
 #[cfg(feature = "std")]
 pub use context::StdContext;
 pub use context::{InterruptScope, MemallocScope, SingleTask, SoftirqScope, TaskContext};
@@ -156,7 +162,10 @@ pub use reserve::{
     ReserveNode, ReserveStats, ReserveWalk,
 };
 pub use sizes::{Block, SizeClasses};
-pub use slab::{BufferCache, Cache, CacheError, CacheStats, SizedCache};
+pub use slab::{
+    BufferCache, Cache, CacheError, CacheStats, CpuId, CpuMagazines, Magazines, NoMagazines,
+    Parking, SizedCache,
+};
 pub use zone::{AllocError, FrameAllocator, Level, Watermarks, Zone, ZoneError, ZoneStats};
 pub use zone_list::ZoneList;
 

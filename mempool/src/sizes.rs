@@ -11,9 +11,10 @@ use lock_api::RawMutex;
 
 #[cfg(feature = "ablation")]
 use crate::Mechanism;
+use crate::budget::objects_per_frame;
 use crate::{
     AllocError, Budget, Buffer, BufferCache, CacheStats, CriticalSection, FRAME_SIZE, Frame,
-    FrameAllocator, Gfp, SLAB_HEADER, SizedCache, objects_per_slab,
+    FrameAllocator, Gfp, SLAB_HEADER, SizedCache,
 };
 
 /// A cache for each class of sizes over one zone; larger blocks are whole frames.
@@ -51,7 +52,7 @@ use crate::{
 /// # drop((name, ring));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct SizeClasses<'z, R = CriticalSection> {
+pub struct SizeClasses<'z, R: RawMutex = CriticalSection> {
     zone: &'z dyn FrameAllocator,
     caches: [SizedCache<'z, R>; COUNT],
 }
@@ -137,9 +138,12 @@ impl SizeClasses<'_> {
     #[must_use]
     pub const fn budget_of(count: usize, layout: Layout) -> Budget {
         match place(layout) {
-            Place::Object(class) => Budget::objects(count, SIZES[class], 0),
+            Place::Object(class) => Budget::slabs(count, per_slab(class), 0),
             Place::Frames(order) => {
-                Budget::runs(count, order).plus(Budget::objects(count, RECORD, 0))
+                let Some(record) = class_of(RECORD) else {
+                    unreachable!()
+                };
+                Budget::runs(count, order).plus(Budget::slabs(count, per_slab(record), 0))
             }
         }
     }
@@ -197,6 +201,10 @@ impl<'z, R: RawMutex + Send + Sync> SizeClasses<'z, R> {
         let layout = Layout::from_size_align(bytes, 1).map_err(|_| AllocError::BadOrder)?;
         let memory = self.take(layout, gfp.without(Gfp::ZERO))?;
         let mut block = Block { memory, bytes };
+        #[cfg(feature = "slab-debug")]
+        if let Memory::Object(buffer) = &mut block.memory {
+            crate::raw::mark_slack(&mut buffer[bytes..]);
+        }
         if gfp.contains(Gfp::ZERO) {
             block.fill(0);
         }
@@ -222,7 +230,7 @@ impl<'z, R: RawMutex + Send + Sync> SizeClasses<'z, R> {
     }
 }
 
-impl<R> fmt::Debug for SizeClasses<'_, R> {
+impl<R: RawMutex> fmt::Debug for SizeClasses<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SizeClasses")
             .field("sizes", &SIZES)
@@ -251,6 +259,23 @@ impl Block<'_> {
         match &self.memory {
             Memory::Object(buffer) => buffer.from_reserve(),
             Memory::Frames(frame) => frame.from_reserve(),
+        }
+    }
+}
+
+/// What a block leaves of its object is a red zone.
+#[cfg(feature = "slab-debug")]
+impl Drop for Block<'_> {
+    fn drop(&mut self) {
+        if let Memory::Object(buffer) = &self.memory
+            && let Some(at) = crate::raw::overwritten(&buffer[self.bytes..])
+        {
+            let class = class_of(buffer.len()).expect("an object is as large as its class");
+            let fault = crate::raw::Fault::WrittenPastEnd {
+                index: index_in_frame(buffer.as_ptr().addr(), class),
+                byte: self.bytes + at,
+            };
+            fault.report("size class", buffer.len());
         }
     }
 }
@@ -327,7 +352,14 @@ const fn class_of(bytes: usize) -> Option<usize> {
 }
 
 const fn per_slab(class: usize) -> usize {
-    objects_per_slab(SIZES[class], 0)
+    objects_per_frame(SIZES[class])
+}
+
+/// The index of the object at that address in the slab of its class.
+#[cfg(feature = "slab-debug")]
+pub(crate) fn index_in_frame(address: usize, class: usize) -> u32 {
+    let to_end = FRAME_SIZE - address % FRAME_SIZE;
+    (per_slab(class) - to_end.div_ceil(SIZES[class])) as u32
 }
 
 const COUNT: usize = ladder().1;

@@ -3,19 +3,27 @@
 //! A slab inherits the tag of its frame. Objects of ordinary slabs go to anybody; objects of
 //! reserve-derived slabs go to the entitled alone. The decision is made per slab and on every
 //! allocation: there is no path around it. An entitled caller takes, in this order: an ordinary
-//! object, a new ordinary slab, an object of a reserve-derived slab, a new slab from the reserve.
+//! object, a new ordinary slab, an ordinary object that another CPU has parked, an object of a
+//! reserve-derived slab, a new slab from the reserve.
+
+mod error;
+mod magazines;
+mod typed;
 
 use core::fmt;
-use core::marker::PhantomData;
-use core::mem::{align_of, size_of};
 
 use lock_api::{Mutex, RawMutex};
 
+pub use error::CacheError;
+pub use magazines::{CpuId, CpuMagazines, Magazines, NoMagazines, Parking};
+pub use typed::Cache;
+
 use crate::ablation::Mechanism;
-use crate::raw::{ObjectHome, Slabs};
+use crate::budget::{objects_per_frame, stride};
+use crate::raw::{Fault, ObjectHome, Shape, SlabObject, Slabs};
 use crate::{
-    AllocError, Buffer, CriticalSection, FRAME_SIZE, FrameAllocator, Gfp, Object, SLAB_HEADER,
-    objects_per_slab,
+    AllocError, Buffer, CriticalSection, FRAME_SIZE, FrameAllocator, Gfp, SLAB_HEADER,
+    aligned_objects_per_slab,
 };
 
 /// A cache of byte buffers of one size, such as packet buffers.
@@ -23,6 +31,9 @@ use crate::{
 /// Allocation and release are O(1), but for the making and the return of a slab. An empty
 /// reserve-derived slab returns to the zone at once, so that the reserve is whole again when its
 /// last object is; of ordinary slabs one may stay empty.
+///
+/// Its lock is taken by everybody who allocates and frees, so that it must exclude interrupts if they
+/// do. Where several CPUs contend for it, give each [`Magazines`].
 ///
 /// ```
 /// use mempool::{Buddy, BufferCache, FrameEntry, Gfp, SingleTask, SizedCache, Watermarks, Zone};
@@ -39,20 +50,24 @@ use crate::{
 /// # drop(skb);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct SizedCache<'z, R = CriticalSection> {
+///
+/// # Panics
+///
+/// Whoever uses memory that is not theirs is not waited for. When an object comes back to a cache that
+/// it is not from, or twice in a row, which only unsafe code can do, the cache panics with its own
+/// name and the object's index. With the feature `slab-debug` it does so as well when an object is
+/// freed twice at any time, when somebody wrote to it after it was freed, or past its end: that is
+/// found when the object is next allocated or freed. What the panic is about goes to nobody any more.
+pub struct SizedCache<'z, R: RawMutex = CriticalSection, M: Parking = NoMagazines> {
     name: &'static str,
     zone: &'z dyn FrameAllocator,
-    object_size: usize,
     order: u8,
-    in_aligned_frames: bool,
-    state: Mutex<R, State<'z>>,
-}
-
-struct State<'z> {
-    slabs: Slabs<'z>,
-    in_use: usize,
-    peak: usize,
-    reserve_objects: usize,
+    /// Of every slab's frame; a source promises 64.
+    frame_align: usize,
+    shape: Shape,
+    number: u32,
+    parking: M,
+    slabs: Mutex<R, Slabs<'z>>,
 }
 
 /// A snapshot of a cache's counters.
@@ -61,8 +76,11 @@ struct State<'z> {
 pub struct CacheStats {
     /// Objects handed out.
     pub in_use: usize,
-    /// The most of those at once.
+    /// The most of those at once, parked ones included.
     pub peak: usize,
+    /// Objects that lie in the [`Magazines`] of some CPU, for the next who comes. What lies in
+    /// magazines that are in use at this very moment counts as handed out.
+    pub parked: usize,
     /// Objects handed out that lie in reserve memory.
     pub reserve_objects: usize,
     /// Slabs of ordinary memory.
@@ -73,18 +91,62 @@ pub struct CacheStats {
 
 impl<'z, R: RawMutex> SizedCache<'z, R> {
     /// A cache of objects of `object_size` bytes in slabs of `1 << order` frames of `zone`.
-    /// Objects start at multiples of `object_size` behind a header of [`SLAB_HEADER`] bytes.
+    /// Objects start at multiples of `object_size`, but of a pointer's size at least, behind a header of
+    /// [`SLAB_HEADER`] bytes (with the feature `slab-debug` [`SLAB_RED_ZONE`](crate::SLAB_RED_ZONE)
+    /// bytes lie in between).
     ///
     /// # Errors
     ///
-    /// [`CacheError`] if no object, or more than 65,534, would fit into a slab.
+    /// [`CacheError`] if `object_size` is 0, or if no object would fit into a slab.
     pub fn new(
         name: &'static str,
         zone: &'z dyn FrameAllocator,
         object_size: usize,
         order: u8,
     ) -> Result<Self, CacheError> {
-        Self::placed(name, zone, object_size, order, false)
+        Self::aligned(name, zone, object_size, order, 1)
+    }
+
+    /// As [`new`](Self::new), with objects that start at multiples of `align`: that of a cache line,
+    /// so that no two CPUs write to the same, or of a page, for a device.
+    ///
+    /// A slab has [`aligned_objects_per_slab`] of them. An alignment of more than 64 needs a source
+    /// whose frames are aligned so, as those of [`Buddy`](crate::Buddy) are to [`FRAME_SIZE`]; of
+    /// another no object can be had ([`AllocError::Misaligned`]).
+    ///
+    /// ```
+    /// # use mempool::{Buddy, BufferCache, FrameEntry, Gfp, SingleTask, SizedCache, Watermarks, Zone};
+    /// # let (mut memory, mut table) = (vec![0u8; 17 * 4096], [FrameEntry::EMPTY; 17]);
+    /// # let source = <Buddy>::new(&mut memory, &mut table)?;
+    /// # let task = SingleTask::new();
+    /// # let zone = <Zone>::new(&source, &task, Watermarks::default())?;
+    /// let rings = <SizedCache>::aligned("descriptors", &zone, 100, 0, 256)?;
+    /// let ring = rings.alloc(Gfp::KERNEL)?;
+    /// assert_eq!((ring.len(), ring.as_ptr() as usize % 256), (100, 0));
+    /// # drop(ring);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`CacheError`] if `align` is not a power of two, if `object_size` is 0, or if no object would fit
+    /// into a slab.
+    pub fn aligned(
+        name: &'static str,
+        zone: &'z dyn FrameAllocator,
+        object_size: usize,
+        order: u8,
+        align: usize,
+    ) -> Result<Self, CacheError> {
+        if !align.is_power_of_two() {
+            return Err(CacheError::NotAPowerOfTwo);
+        }
+        let per_slab = aligned_objects_per_slab(object_size, align, order);
+        let per_slab = counted(object_size, per_slab)?;
+        let stride = stride(object_size, align).ok_or(CacheError::ObjectTooLarge)?;
+        let first = SLAB_HEADER.next_multiple_of(align);
+        let shape = Shape::new(first, object_size, stride, per_slab);
+        Ok(Self::placed(name, zone, order, align, shape))
     }
 
     /// A cache whose slabs are single frames, aligned to [`FRAME_SIZE`], and whose objects end where
@@ -94,67 +156,116 @@ impl<'z, R: RawMutex> SizedCache<'z, R> {
         zone: &'z dyn FrameAllocator,
         object_size: usize,
     ) -> Result<Self, CacheError> {
-        Self::placed(name, zone, object_size, 0, true)
+        let per_slab = counted(object_size, objects_per_frame(object_size))?;
+        let first = FRAME_SIZE - per_slab as usize * object_size;
+        let shape = Shape::new(first, object_size, object_size, per_slab);
+        Ok(Self::placed(name, zone, 0, FRAME_SIZE, shape))
     }
 
     fn placed(
         name: &'static str,
         zone: &'z dyn FrameAllocator,
-        object_size: usize,
         order: u8,
-        in_aligned_frames: bool,
-    ) -> Result<Self, CacheError> {
-        if object_size < size_of::<u16>() {
-            return Err(CacheError::ObjectTooSmall);
-        }
-        let per_slab = match u16::try_from(objects_per_slab(object_size, order)) {
-            Ok(0) => return Err(CacheError::ObjectTooLarge),
-            Ok(n) if n < u16::MAX => n,
-            _ => return Err(CacheError::ObjectTooSmall),
-        };
-        let first = if in_aligned_frames {
-            (FRAME_SIZE << order) - usize::from(per_slab) * object_size
-        } else {
-            SLAB_HEADER
-        };
-        let state = State {
-            slabs: Slabs::new(first, object_size, per_slab),
-            in_use: 0,
-            peak: 0,
-            reserve_objects: 0,
-        };
-        Ok(SizedCache {
+        frame_align: usize,
+        shape: Shape,
+    ) -> Self {
+        let slabs = Slabs::new(shape);
+        SizedCache {
             name,
             zone,
-            object_size,
             order,
-            in_aligned_frames,
-            state: Mutex::new(state),
-        })
+            frame_align,
+            shape,
+            number: slabs.number(),
+            parking: NoMagazines,
+            slabs: Mutex::new(slabs),
+        }
     }
 
+    /// This cache, with magazines in front of its lock. What it was told to ablate is forgotten.
+    ///
+    /// ```
+    /// use mempool::{
+    ///     Buddy, BufferCache, CpuId, CpuMagazines, FrameEntry, Gfp, Magazines, SingleTask,
+    ///     SizedCache, Watermarks, Zone,
+    /// };
+    ///
+    /// struct ThisCpu;
+    ///
+    /// impl CpuId for ThisCpu {
+    ///     fn cpu(&self) -> usize {
+    ///         0 // a kernel reads a register
+    ///     }
+    /// }
+    ///
+    /// # let (mut memory, mut table) = (vec![0u8; 17 * 4096], [FrameEntry::EMPTY; 17]);
+    /// # let source = <Buddy>::new(&mut memory, &mut table)?;
+    /// # let task = SingleTask::new();
+    /// # let zone = <Zone>::new(&source, &task, Watermarks::default())?;
+    /// let mut slots: [CpuMagazines<8>; 2] = Default::default();
+    /// let skbs = <SizedCache>::new("skb", &zone, 2016, 0)?
+    ///     .with_magazines(Magazines::new(ThisCpu, &mut slots));
+    /// drop(skbs.alloc(Gfp::ATOMIC)?);
+    /// assert_eq!((skbs.stats().in_use, skbs.stats().parked), (0, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn with_magazines<M: Parking>(self, magazines: M) -> SizedCache<'z, R, M> {
+        let slabs = Slabs::new(self.shape);
+        SizedCache {
+            name: self.name,
+            zone: self.zone,
+            order: self.order,
+            frame_align: self.frame_align,
+            shape: self.shape,
+            number: slabs.number(),
+            parking: magazines,
+            slabs: Mutex::new(slabs),
+        }
+    }
+}
+
+/// `per_slab` as an index in a slab.
+fn counted(object_size: usize, per_slab: usize) -> Result<u32, CacheError> {
+    if object_size == 0 {
+        return Err(CacheError::ObjectTooSmall);
+    }
+    match u32::try_from(per_slab) {
+        Ok(0) => Err(CacheError::ObjectTooLarge),
+        Ok(n) => Ok(n),
+        Err(_) => Err(CacheError::ObjectTooSmall),
+    }
+}
+
+impl<R: RawMutex, M: Parking> SizedCache<'_, R, M> {
     /// The name given when it was made.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Gives the slab that is kept empty, if any, back to the zone; returns its frames.
+    /// Gives back to the zone what nobody uses: empties the magazines of all CPUs, and then the slab
+    /// that is kept empty, if any. Returns its frames. Magazines that are in use at this moment are
+    /// passed over. O(parked objects + partial slabs).
     pub fn shrink(&self) -> usize {
+        let parked = self.drain() << self.order;
         // Freed with the lock released.
-        let frames = core::iter::from_fn(|| self.state.lock().slabs.shrink());
-        frames.map(|frame| 1 << frame.order()).sum()
+        let frames = core::iter::from_fn(|| self.slabs.lock().shrink());
+        parked + frames.map(|frame| 1 << frame.order()).sum::<usize>()
     }
 
     /// A snapshot of the counters.
     pub fn stats(&self) -> CacheStats {
-        let state = self.state.lock();
-        let [slabs, reserve_slabs] = state.slabs.count();
+        let slabs = self.slabs.lock();
+        let parked = self.parking.parked();
+        let [out, reserve_objects] = slabs.out();
+        let [count, reserve_slabs] = slabs.count();
         CacheStats {
-            in_use: state.in_use,
-            peak: state.peak,
-            reserve_objects: state.reserve_objects,
-            slabs,
+            in_use: out.saturating_sub(parked),
+            peak: slabs.peak(),
+            parked,
+            reserve_objects,
+            slabs: count,
             reserve_slabs,
         }
     }
@@ -163,35 +274,179 @@ impl<'z, R: RawMutex> SizedCache<'z, R> {
     /// nothing.
     #[cfg(feature = "ablation")]
     pub fn ablate(&self, mechanism: Mechanism) {
-        self.state.lock().slabs.ablation.ablate(mechanism);
+        self.slabs.lock().ablation.ablate(mechanism);
+        self.parking.ablate(mechanism);
+    }
+
+    /// Takes an object back that was known by its address alone, or stops.
+    pub(crate) fn give_or_stop(&self, object: Result<SlabObject, Fault>) {
+        self.report(object.and_then(|mut object| {
+            object.freed(&self.shape)?;
+            let mut slabs = self.slabs.lock();
+            let object = slabs.may_go_back(object)?;
+            slabs.push(object);
+            Ok(())
+        }));
+    }
+
+    /// Whether such an object may come back.
+    #[cfg(feature = "slab-debug")]
+    pub(crate) fn may_come_back(&self, object: SlabObject) -> Result<SlabObject, Fault> {
+        self.slabs.lock().may_go_back(object)
+    }
+
+    /// What its slabs look like, and the number in their headers.
+    pub(crate) fn mark(&self) -> (&Shape, u32) {
+        (&self.shape, self.number)
+    }
+
+    /// Gives what all CPUs have parked back to the slabs, a CPU at a time. Returns how many slabs that
+    /// emptied went back to the zone.
+    fn drain(&self) -> usize {
+        let (mut result, mut released) = (Ok(()), 0);
+        for cpu in 0.. {
+            let mut slabs = self.slabs.lock();
+            let [before, _] = slabs.count();
+            let exists = self.parking.drain(cpu, &mut |object| {
+                result = result.and(give(&mut slabs, object));
+            });
+            released += before - slabs.count()[0];
+            if !exists {
+                break;
+            }
+        }
+        self.report(result);
+        released
+    }
+
+    /// Stops at a fault; with no lock held.
+    #[inline]
+    fn report(&self, result: Result<(), Fault>) {
+        if let Err(fault) = result {
+            fault.report(self.name, self.shape.size());
+        }
     }
 }
 
-impl<R: RawMutex + Send + Sync> SizedCache<'_, R> {
-    /// Takes an object of the lists that `admitted` names (false ordinary, true reserve-derived).
-    fn take(&self, state: &mut State<'_>, admitted: &[bool]) -> Option<Buffer<'_>> {
-        let buffer = admitted
-            .iter()
-            .find_map(|&tag| Buffer::take(&mut state.slabs, tag, self))?;
-        state.in_use += 1;
-        state.reserve_objects += usize::from(buffer.from_reserve());
-        state.peak = state.peak.max(state.in_use);
-        Some(buffer)
+impl<R: RawMutex + Send + Sync, M: Parking> SizedCache<'_, R, M> {
+    /// Takes an object of the magazines, or of the slabs.
+    #[inline]
+    fn take(&self, gfp: Gfp) -> Result<SlabObject, AllocError> {
+        let mut object = match self.parking.take() {
+            Some(object) => object,
+            None if M::PARKS => self.take_after_all(gfp)?,
+            None => self.take_from_slabs(gfp)?,
+        };
+        self.report(object.taken(&self.shape));
+        Ok(object)
+    }
+
+    /// Nothing is parked.
+    #[cold]
+    fn take_after_all(&self, gfp: Gfp) -> Result<SlabObject, AllocError> {
+        self.take_from_slabs(gfp)
+    }
+
+    #[inline]
+    fn take_from_slabs(&self, gfp: Gfp) -> Result<SlabObject, AllocError> {
+        {
+            let mut slabs = self.slabs.lock();
+            if slabs.ablation.off(Mechanism::SlabAdmission)
+                && let Some(object) = slabs.pop(true)
+            {
+                return Ok(object);
+            }
+            if let Some(object) = slabs.pop(false) {
+                self.parking.load(&mut || slabs.pop(false));
+                return Ok(object);
+            }
+        }
+        self.make(gfp.without(Gfp::ZERO))
+    }
+
+    /// No ordinary object is free.
+    #[cold]
+    fn make(&self, gfp: Gfp) -> Result<SlabObject, AllocError> {
+        let (entitled, ordinary) = (self.zone.entitled(gfp), gfp | Gfp::NOMEMALLOC);
+        if M::PARKS {
+            match self.grow(ordinary | Gfp::NORECLAIM | Gfp::NOWARN) {
+                Err(AllocError::Exhausted) => {}
+                done => return done,
+            }
+            // What is parked comes before reclaim, and before the reserve is needed.
+            if !self.slabs.lock().ablation.off(Mechanism::MagazineDrain) {
+                self.drain();
+            }
+            if let Some(object) = self.slabs.lock().pop(false) {
+                return Ok(object);
+            }
+        }
+        if !M::PARKS || (gfp.contains(Gfp::WAIT) && !entitled) {
+            // Not yet a failure, if there is the reserve to turn to.
+            let quiet = if entitled { Gfp::NOWARN } else { Gfp::NONE };
+            match self.grow(ordinary | quiet) {
+                Err(AllocError::Exhausted) if entitled => {}
+                done => return done,
+            }
+        } else if !entitled {
+            return Err(AllocError::Exhausted);
+        }
+        if let Some(object) = self.slabs.lock().pop(true) {
+            return Ok(object);
+        }
+        self.grow(gfp).or_else(|error| {
+            // Somebody else may have made the slab for which no frame is left.
+            let mut slabs = self.slabs.lock();
+            slabs.pop(false).or_else(|| slabs.pop(true)).ok_or(error)
+        })
     }
 
     /// Makes a slab and takes an object of it: nobody can come in between.
-    fn grow(&self, gfp: Gfp) -> Result<Buffer<'_>, AllocError> {
+    fn grow(&self, gfp: Gfp) -> Result<SlabObject, AllocError> {
         let frame = self.zone.alloc(self.order, gfp)?;
-        if self.in_aligned_frames && !frame.is_aligned_to(FRAME_SIZE) {
+        if !frame.is_aligned_to(self.frame_align) {
             return Err(AllocError::Misaligned);
         }
         let tag = frame.from_reserve();
-        let mut state = self.state.lock();
-        state.slabs.grow(frame);
-        Ok(self
-            .take(&mut state, &[tag])
-            .expect("a new slab has a free object"))
+        let mut slabs = self.slabs.lock();
+        slabs.grow(frame);
+        Ok(slabs.pop(tag).expect("a new slab has a free object"))
     }
+
+    /// Takes an object back into its slab.
+    #[inline]
+    fn give_to_slab(&self, object: SlabObject) {
+        let result = give(&mut self.slabs.lock(), object);
+        self.report(result);
+    }
+
+    /// Takes an object back that was not parked, after what a full magazine holds.
+    #[cold]
+    fn give_after_all(&self, object: SlabObject) {
+        let mut result = Ok(());
+        {
+            let mut slabs = self.slabs.lock();
+            if !object.reserve_derived() {
+                self.parking
+                    .spill(&mut |object| result = result.and(give(&mut slabs, object)));
+            }
+            result = result.and(give(&mut slabs, object));
+        }
+        self.report(result);
+    }
+}
+
+/// What was a handle goes back to where it came from, once: nothing need be looked at, but to find
+/// other people's faults.
+#[inline]
+fn give(slabs: &mut Slabs<'_>, object: SlabObject) -> Result<(), Fault> {
+    let object = if cfg!(feature = "slab-debug") {
+        slabs.may_go_back(object)?
+    } else {
+        object
+    };
+    slabs.push(object);
+    Ok(())
 }
 
 /// Whoever hands out buffers of one size, without the cache's type parameters.
@@ -207,165 +462,48 @@ pub trait BufferCache: Sync {
     fn object_size(&self) -> usize;
 }
 
-impl<R: RawMutex + Send + Sync> BufferCache for SizedCache<'_, R> {
+impl<R: RawMutex + Send + Sync, M: Parking> BufferCache for SizedCache<'_, R, M> {
+    #[inline]
     fn alloc(&self, gfp: Gfp) -> Result<Buffer<'_>, AllocError> {
-        let gfp = gfp.without(Gfp::ZERO);
-        let entitled = self.zone.entitled(gfp);
-        {
-            let mut state = self.state.lock();
-            if state.slabs.ablation.off(Mechanism::SlabAdmission)
-                && let Some(buffer) = self.take(&mut state, &[true, false])
-            {
-                return Ok(buffer);
-            }
-            if let Some(buffer) = self.take(&mut state, &[false]) {
-                return Ok(buffer);
-            }
-        }
-        // Not yet a failure, if there is the reserve to turn to.
-        let quiet = if entitled { Gfp::NOWARN } else { Gfp::NONE };
-        match self.grow(gfp | Gfp::NOMEMALLOC | quiet) {
-            Err(AllocError::Exhausted) if entitled => {}
-            done => return done,
-        }
-        if let Some(buffer) = self.take(&mut self.state.lock(), &[true]) {
-            return Ok(buffer);
-        }
-        self.grow(gfp).or_else(|error| {
-            // Somebody else may have made the slab for which no frame is left.
-            let mut state = self.state.lock();
-            self.take(&mut state, &[false, true]).ok_or(error)
-        })
+        let object = self.take(gfp)?;
+        Ok(Buffer::new(object, &self.shape, self))
     }
 
     fn object_size(&self) -> usize {
-        self.object_size
+        self.shape.size()
     }
 }
 
-impl<R: RawMutex + Send + Sync> ObjectHome for SizedCache<'_, R> {
-    fn returned(&self, give: &mut dyn FnMut(&mut Slabs<'_>) -> bool) {
-        let mut state = self.state.lock();
-        let from_reserve = give(&mut state.slabs);
-        state.in_use -= 1;
-        state.reserve_objects -= usize::from(from_reserve);
+impl<R: RawMutex + Send + Sync, M: Parking> ObjectHome for SizedCache<'_, R, M> {
+    fn give(&self, mut object: SlabObject) {
+        self.report(object.freed(&self.shape));
+        // M4: what lies in reserve memory is not parked, whoever frees it.
+        match self.parking.park(object) {
+            Ok(()) => {}
+            Err(object) if M::PARKS => self.give_after_all(object),
+            Err(object) => self.give_to_slab(object),
+        }
     }
 }
 
-impl<R> fmt::Debug for SizedCache<'_, R> {
+impl<R: RawMutex, M: Parking> Drop for SizedCache<'_, R, M> {
+    fn drop(&mut self) {
+        if M::PARKS {
+            // What is parked is nobody's: its slabs go with the others.
+            self.drain();
+        }
+    }
+}
+
+impl<R: RawMutex, M: Parking> fmt::Debug for SizedCache<'_, R, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SizedCache")
             .field("name", &self.name)
-            .field("object_size", &self.object_size)
+            .field("object_size", &self.shape.size())
             .field("order", &self.order)
             .finish_non_exhaustive()
     }
 }
-
-/// A cache of values of one type.
-///
-/// ```
-/// use mempool::{Buddy, Cache, FrameEntry, Gfp, SingleTask, Watermarks, Zone};
-///
-/// let (mut memory, mut table) = (vec![0u8; 17 * 4096], [FrameEntry::EMPTY; 17]);
-/// let source = <Buddy>::new(&mut memory, &mut table)?;
-/// let task = SingleTask::new();
-/// let zone = <Zone>::new(&source, &task, Watermarks::default())?;
-///
-/// let routes: Cache<'_, (u32, u16)> = Cache::new("route", &zone, 0)?;
-/// let route = routes.alloc(Gfp::KERNEL, (7, 9)).map_err(|(error, _)| error)?;
-/// assert_eq!(*route, (7, 9));
-/// # drop(route);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub struct Cache<'z, T, R = CriticalSection> {
-    buffers: SizedCache<'z, R>,
-    value: PhantomData<T>,
-}
-
-impl<'z, T, R: RawMutex> Cache<'z, T, R> {
-    /// Bytes from one object to the next.
-    pub const STRIDE: usize = {
-        let align = align_of::<T>();
-        assert!(align <= SLAB_HEADER, "alignment of more than a slab header");
-        let size = if size_of::<T>() < size_of::<u16>() {
-            size_of::<u16>()
-        } else {
-            size_of::<T>()
-        };
-        size.next_multiple_of(align)
-    };
-
-    /// A cache of `T`s in slabs of `1 << order` frames.
-    ///
-    /// # Errors
-    ///
-    /// See [`SizedCache::new`].
-    pub fn new(
-        name: &'static str,
-        zone: &'z dyn FrameAllocator,
-        order: u8,
-    ) -> Result<Self, CacheError> {
-        let buffers = SizedCache::new(name, zone, Self::STRIDE, order)?;
-        Ok(Cache {
-            buffers,
-            value: PhantomData,
-        })
-    }
-
-    /// A snapshot of the counters.
-    pub fn stats(&self) -> CacheStats {
-        self.buffers.stats()
-    }
-
-    /// See [`SizedCache::ablate`].
-    #[cfg(feature = "ablation")]
-    pub fn ablate(&self, mechanism: Mechanism) {
-        self.buffers.ablate(mechanism);
-    }
-}
-
-impl<T, R: RawMutex + Send + Sync> Cache<'_, T, R> {
-    /// Moves `value` into an object of the cache.
-    ///
-    /// # Errors
-    ///
-    /// See [`Zone::alloc`](crate::Zone::alloc); the value comes back.
-    pub fn alloc(&self, gfp: Gfp, value: T) -> Result<Object<'_, T>, (AllocError, T)> {
-        match self.buffers.alloc(gfp) {
-            Ok(buffer) => Ok(Object::new(buffer, value)),
-            Err(error) => Err((error, value)),
-        }
-    }
-}
-
-impl<T, R> fmt::Debug for Cache<'_, T, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.buffers.fmt(f)
-    }
-}
-
-/// Why a cache cannot be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-#[non_exhaustive]
-pub enum CacheError {
-    /// Less than 2 bytes, or so small that a slab holds more objects than can be counted.
-    ObjectTooSmall,
-    /// Not one fits into a slab of that order.
-    ObjectTooLarge,
-}
-
-impl fmt::Display for CacheError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            CacheError::ObjectTooSmall => "the object is too small for slabs of that order",
-            CacheError::ObjectTooLarge => "not one object fits into a slab of that order",
-        })
-    }
-}
-
-impl core::error::Error for CacheError {}
 
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,11 @@ fn compile(name: &str, item: &str) -> Output {
     std::fs::write(&source, text).unwrap();
     Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
         .args(["--edition=2024", "--crate-type=lib", "--emit=metadata"])
+        .args(if cfg!(feature = "slab-debug") {
+            &["--cfg=feature=\"slab-debug\""][..]
+        } else {
+            &[]
+        })
         .arg("--out-dir")
         .arg(temporary)
         .arg(&source)

@@ -4,7 +4,9 @@ use core::ops::DerefMut;
 
 use lock_api::RawMutex;
 
-use crate::{AllocError, Buffer, BufferCache, Frame, FrameAllocator, Gfp, SizedCache, Zone};
+use crate::{
+    AllocError, Buffer, BufferCache, Frame, FrameAllocator, Gfp, Parking, SizedCache, Zone,
+};
 
 /// What a [`Pool`](crate::Pool) holds. Its guard gives access to what the element dereferences to,
 /// and not to the element, which could be exchanged for one of another source.
@@ -75,7 +77,7 @@ impl PoolSource for dyn BufferCache + '_ {
     }
 }
 
-impl<R: RawMutex + Send + Sync> PoolSource for SizedCache<'_, R> {
+impl<R: RawMutex + Send + Sync, M: Parking> PoolSource for SizedCache<'_, R, M> {
     type Element<'a>
         = Buffer<'a>
     where

@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use lock_api::{Mutex, RawMutex};
 
 use super::frame::{Frame, FrameOwner, RawFrame};
-use super::slab::give_back;
+use super::slab::object_at;
 use crate::sizes::{Memory, Place, RECORD, place};
 use crate::{AllocError, CriticalSection, FRAME_SIZE, FrameAllocator, Gfp, SizeClasses};
 
@@ -65,7 +65,7 @@ pub struct Heap<R: RawMutex + Send + Sync + 'static = CriticalSection> {
     init: Mutex<R, ()>,
 }
 
-struct Inner<R> {
+struct Inner<R: RawMutex> {
     classes: SizeClasses<'static, R>,
     runs: Mutex<R, Runs>,
 }
@@ -181,6 +181,11 @@ unsafe impl<R: RawMutex + Send + Sync> GlobalAlloc for Heap<R> {
                 // know of them.
                 unsafe { ptr.add(new_size).write_bytes(0, cut) };
             }
+            #[cfg(feature = "slab-debug")]
+            // SAFETY: the caller owns the block, which has the first layout, and then the second.
+            unsafe {
+                self.mark_again(ptr, layout, new);
+            }
             return ptr;
         }
         // SAFETY: a valid layout, and the caller promises that its size is not 0.
@@ -195,6 +200,17 @@ unsafe impl<R: RawMutex + Send + Sync> GlobalAlloc for Heap<R> {
         }
         moved
     }
+}
+
+/// Bytes that their owner gives up. They may have been left uninitialised, and whoever owns the
+/// memory next must not find them so.
+///
+/// # Safety
+///
+/// So many bytes from `block` on were the caller's.
+unsafe fn zero(block: NonNull<u8>, size: usize) {
+    // SAFETY: the caller's word.
+    unsafe { block.write_bytes(0, size) };
 }
 
 /// A global allocator must not unwind: a panic while a panic unwinds aborts.
@@ -213,7 +229,13 @@ impl<R: RawMutex + Send + Sync> Inner<R> {
                 let object = buffer.into_raw();
                 let skip = object.align_offset(layout.align());
                 // SAFETY: `place` left room for the alignment.
-                Some(unsafe { object.add(skip) })
+                let block = unsafe { object.add(skip) };
+                #[cfg(feature = "slab-debug")]
+                // SAFETY: as above, and the object is ours.
+                unsafe {
+                    slack::mark(block, layout);
+                }
+                Some(block)
             }
             Memory::Frames(frame) => self.keep(frame),
         }
@@ -223,22 +245,38 @@ impl<R: RawMutex + Send + Sync> Inner<R> {
     ///
     /// `block` came from `alloc` of this heap with that place, and nobody uses it any more.
     unsafe fn dealloc(&self, block: NonNull<u8>, layout: Layout) {
-        // SAFETY: that many bytes were the caller's. They may have been left uninitialised, and
-        // whoever owns the memory next must not find them so.
-        unsafe { block.write_bytes(0, layout.size()) };
         match place(layout) {
             Place::Object(class) => {
+                let cache = self.classes.cache(class);
                 let slab = block.as_ptr().addr() & !(FRAME_SIZE - 1);
                 // Whoever owned the block may only have had the right to its own bytes: the slab is
                 // reached by the right that `into_raw` exposed.
                 let slab = NonNull::new(ptr::with_exposed_provenance_mut(slab))
                     .expect("a slab is not at address 0");
+                let (shape, number) = cache.mark();
                 // SAFETY: the slabs of a class lie in aligned frames, in which no block reaches
                 // beyond the first: the frame's start is the slab of this object, which is ours.
-                unsafe { give_back(block, slab, self.classes.cache(class)) };
+                let object = unsafe { object_at(block, slab, shape, number) };
+                #[cfg(feature = "slab-debug")]
+                let object = object.and_then(|object| {
+                    let object = cache.may_come_back(object)?;
+                    // SAFETY: the object is ours.
+                    unsafe { slack::check(block, layout.size(), class)? };
+                    Ok(object)
+                });
+                if object.is_ok() {
+                    // SAFETY: see `zero`.
+                    unsafe { zero(block, layout.size()) };
+                }
+                cache.give_or_stop(object);
             }
-            // SAFETY: as the caller promises.
-            Place::Frames(order) => drop(unsafe { self.restore(block, order) }),
+            Place::Frames(order) => {
+                // SAFETY: see `zero`; and as the caller promises.
+                drop(unsafe {
+                    zero(block, layout.size());
+                    self.restore(block, order)
+                });
+            }
         }
     }
 
@@ -360,5 +398,7 @@ impl fmt::Display for HeapError {
 
 impl core::error::Error for HeapError {}
 
+#[cfg(feature = "slab-debug")]
+mod slack;
 #[cfg(test)]
 mod tests;

@@ -1,28 +1,35 @@
 //! Slab memory: a header and equal objects in a run of frames, and lists of such slabs.
 //!
-//! The header owns the slab's [`Frame`], and with it the reserve tag. Free objects are chained by
-//! index through their own first two bytes. Which list may serve whom is decided above, in
-//! `slab.rs`; this file keeps the pointers right.
+//! The header owns the slab's [`Frame`], and with it the reserve tag. Free objects are chained through
+//! their own first bytes. Which list may serve whom is decided above, in `slab.rs`; this file keeps
+//! the pointers right.
 
-use core::fmt;
+mod check;
+mod shape;
+
 use core::mem::size_of;
-use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
-use core::slice;
+
+pub(crate) use check::Fault;
+#[cfg(feature = "slab-debug")]
+pub(crate) use check::{mark_slack, overwritten};
+pub(crate) use shape::Shape;
 
 use super::frame::Frame;
 use crate::SLAB_HEADER;
 use crate::ablation::{Ablation, Mechanism};
 
-/// Ends a chain of free objects.
-const NONE: u16 = u16::MAX;
+/// A free object, and the next one in its slab.
+type Link = Option<NonNull<u8>>;
 
-struct Header<'z> {
+pub(super) struct Header<'z> {
     frame: Frame<'z>,
     next: Option<NonNull<Header<'z>>>,
     prev: Option<NonNull<Header<'z>>>,
-    first_free: u16,
-    in_use: u16,
+    first_free: Link,
+    in_use: u32,
+    /// Whose slab it is: see [`Slabs::number`].
+    cache: u32,
 }
 
 const _: () = assert!(size_of::<Header<'static>>() <= SLAB_HEADER);
@@ -32,26 +39,82 @@ struct List<'z> {
     head: Option<NonNull<Header<'z>>>,
 }
 
-/// An object in use: its address, its slab, and where the slab's memory came from.
-#[derive(Clone, Copy)]
-struct SlabObject {
-    object: NonNull<u8>,
-    slab: NonNull<u8>,
-    from_reserve: bool,
+/// An object out of its slab, owned by whoever has this. Nothing happens when it is dropped: its
+/// slab then stays for ever.
+pub struct SlabObject {
+    start: NonNull<u8>,
+    /// The slab; its last bit, which is 0 in an address of one, says that it is reserve-derived. So
+    /// an object is two words.
+    tagged: NonNull<u8>,
+}
+
+// SAFETY: it owns its bytes alone, and gives them to whoever takes it.
+unsafe impl Send for SlabObject {}
+
+impl SlabObject {
+    #[inline]
+    fn new(start: NonNull<u8>, slab: NonNull<u8>, from_reserve: bool) -> Self {
+        let tagged = slab.map_addr(|slab| slab | usize::from(from_reserve));
+        SlabObject { start, tagged }
+    }
+
+    /// Whether the object lies in reserve memory. That never changes: it is the tag of its frame.
+    #[inline]
+    pub(crate) fn reserve_derived(&self) -> bool {
+        self.tagged.addr().get() & 1 != 0
+    }
+
+    /// Its first byte.
+    #[inline]
+    pub(super) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    #[inline]
+    pub(super) fn slab(&self) -> NonNull<u8> {
+        let tag = usize::from(self.reserve_derived());
+        // SAFETY: the tag was added to the slab's address.
+        unsafe { self.tagged.sub(tag) }
+    }
+
+    /// Looks whether nobody wrote to it while it was free; `shape` is that of its cache.
+    ///
+    /// # Errors
+    ///
+    /// Somebody did (feature `slab-debug`).
+    #[inline]
+    pub(crate) fn taken(&mut self, shape: &Shape) -> Result<(), Fault> {
+        // SAFETY: whoever has a `SlabObject` owns the object, and a cache has slabs of one shape.
+        unsafe { shape.unused(self) }
+    }
+
+    /// Its owner gave it back; `shape` is that of its cache.
+    ///
+    /// # Errors
+    ///
+    /// Somebody wrote past its end (feature `slab-debug`).
+    #[inline]
+    pub(crate) fn freed(&mut self, shape: &Shape) -> Result<(), Fault> {
+        // SAFETY: as in `taken`.
+        unsafe { shape.poison(self) }
+    }
 }
 
 /// Every slab of one cache that has a free object; full ones are known by their objects alone.
 pub(crate) struct Slabs<'z> {
     /// Indexed by the reserve tag: ordinary slabs, reserve-derived slabs (M4).
     partial: [List<'z>; 2],
-    /// Where in a slab the first object starts.
-    first: usize,
-    stride: usize,
-    per_slab: u16,
+    /// The ordinary slab that is kept when no object of it is out; one may be.
+    kept: Option<NonNull<Header<'z>>>,
+    /// Objects that are out, those of reserve-derived slabs among them, and the most at once.
+    out: usize,
+    out_of_reserve: usize,
+    peak: usize,
+    shape: Shape,
+    /// Another number in each cache, so that an object of somebody else is known as such.
+    number: u32,
     /// Slabs by tag, full ones included.
     count: [usize; 2],
-    /// Ordinary slabs without an object in use; at most one is kept.
-    empty: usize,
     pub(crate) ablation: Ablation,
 }
 
@@ -59,20 +122,22 @@ pub(crate) struct Slabs<'z> {
 unsafe impl Send for Slabs<'_> {}
 
 impl<'z> Slabs<'z> {
-    /// `stride` is at least 2 bytes; `per_slab` objects of it fit from `first` on, which is behind
-    /// the header.
-    pub(crate) const fn new(first: usize, stride: usize, per_slab: u16) -> Self {
-        assert!(first >= SLAB_HEADER && stride >= size_of::<u16>());
-        assert!(per_slab > 0 && per_slab < NONE);
+    pub(crate) fn new(shape: Shape) -> Self {
         Slabs {
             partial: [List { head: None }, List { head: None }],
-            first,
-            stride,
-            per_slab,
+            kept: None,
+            out: 0,
+            out_of_reserve: 0,
+            peak: 0,
+            shape,
+            number: check::number(),
             count: [0; 2],
-            empty: 0,
             ablation: Ablation::NONE,
         }
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.number
     }
 
     /// Slabs that exist: ordinary, reserve-derived.
@@ -80,108 +145,184 @@ impl<'z> Slabs<'z> {
         self.count
     }
 
+    /// Objects that are out: all, and those of reserve-derived slabs among them.
+    pub(crate) fn out(&self) -> [usize; 2] {
+        [self.out, self.out_of_reserve]
+    }
+
+    /// The most objects that were out at once.
+    pub(crate) fn peak(&self) -> usize {
+        self.peak
+    }
+
     /// Takes a free object from a slab with that tag.
-    fn pop(&mut self, from_reserve: bool) -> Option<SlabObject> {
+    #[inline]
+    pub(crate) fn pop(&mut self, from_reserve: bool) -> Option<SlabObject> {
         let slab = self.partial[usize::from(from_reserve)].head?;
         // SAFETY: slabs on a list are alive, and `&mut self` makes us the only one in them.
         let header = unsafe { &mut *slab.as_ptr() };
-        let object = self.object_at(slab, header.first_free);
-        // SAFETY: a free object holds the index of the next one; `grow` and `push` wrote it.
-        header.first_free = unsafe { object.cast::<u16>().read_unaligned() };
-        if header.in_use == 0 && !from_reserve {
-            self.empty -= 1;
-        }
+        // SAFETY: a slab on a list has a free object.
+        let start = unsafe { header.first_free.unwrap_unchecked() };
+        // SAFETY: a free object holds the link to the next one; `grow` and `push` wrote it.
+        let next = unsafe { start.cast::<Link>().read_unaligned() };
+        let next = self.shape.checked_link(next, slab.cast());
+        header.first_free = next;
         header.in_use += 1;
-        if header.first_free == NONE {
+        if next.is_none() {
             self.unlink(slab, from_reserve);
         }
-        Some(SlabObject {
-            object,
-            slab: slab.cast(),
-            from_reserve,
-        })
+        self.out += 1;
+        self.out_of_reserve += usize::from(from_reserve);
+        if self.out > self.peak {
+            self.peak = self.out;
+        }
+        let object = SlabObject::new(start, slab.cast(), from_reserve);
+        // SAFETY: the object is ours.
+        unsafe { self.shape.unlinked(&object) };
+        Some(object)
     }
 
     /// Makes a slab of `frame`, which must be large enough for the cache's objects.
     pub(crate) fn grow(&mut self, frame: Frame<'z>) {
-        let needed = self.stride.checked_mul(self.per_slab.into());
-        let needed = needed.and_then(|bytes| bytes.checked_add(self.first));
         assert!(
-            needed.is_some_and(|needed| needed <= frame.bytes()),
+            self.shape.fits(frame.bytes()),
             "the allocator gave a run of the order that was asked for"
         );
-        let slab = frame.start().cast::<Header<'z>>();
+        let slab = frame.start();
         let from_reserve = frame.from_reserve();
-        for i in 0..self.per_slab {
-            let next = if i + 1 < self.per_slab { i + 1 } else { NONE };
-            let object = self.object_at(slab, i).cast::<u16>();
+        let mut first_free = None;
+        for index in (0..self.shape.per_slab()).rev() {
             // SAFETY: inside the frame (asserted above), which is ours alone.
-            unsafe { object.write_unaligned(next) };
+            unsafe {
+                let start = self.shape.object(slab, index);
+                self.shape.made(&SlabObject::new(start, slab, from_reserve));
+                start.cast::<Link>().write_unaligned(first_free);
+                first_free = Some(start);
+            }
         }
         let header = Header {
             frame,
             next: None,
             prev: None,
-            first_free: 0,
+            first_free,
             in_use: 0,
+            cache: self.number,
         };
+        let slab = slab.cast::<Header<'z>>();
         // SAFETY: the frame starts with SLAB_HEADER bytes for us, aligned to 64 or more.
         unsafe { slab.write(header) };
         self.count[usize::from(from_reserve)] += 1;
-        self.empty += usize::from(!from_reserve);
         self.link(slab, from_reserve);
     }
 
-    /// Gives an object back, and the slab's frame with it if that made the slab superfluous: a
-    /// reserve-derived slab goes at once, of ordinary ones one may stay empty. Returns whether the
-    /// slab is a reserve-derived one, as its header says: nobody need have kept the tag.
-    ///
-    /// # Safety
-    ///
-    /// `object` points into an object that came from `pop` of these slabs, in `slab`; it is given
-    /// back once, and nobody uses it any more.
-    unsafe fn push(&mut self, object: NonNull<u8>, slab: NonNull<u8>) -> bool {
-        let offset = object.as_ptr() as usize - slab.as_ptr() as usize - self.first;
-        let index = u16::try_from(offset / self.stride).expect("objects have 16-bit indices");
-        let slab = slab.cast::<Header<'z>>();
-        // From the slab's pointer: the caller's may be good for its own bytes only, or lie behind
-        // the start of the object.
-        let object = self.object_at(slab, index).cast::<u16>();
-        // SAFETY: the object is in use, so its slab is alive; `&mut self` makes us the only one.
+    /// Takes an object back, and gives the slab's frame back with it if that made the slab
+    /// superfluous: a reserve-derived slab goes at once, of ordinary ones one may stay empty.
+    #[inline]
+    pub(crate) fn push(&mut self, object: SlabObject) {
+        if object.reserve_derived() {
+            return self.push_any(object);
+        }
+        let slab = object.tagged.cast::<Header<'z>>();
+        // SAFETY: the object is out, so its slab is alive; `&mut self` makes us the only one in it.
         let header = unsafe { &mut *slab.as_ptr() };
-        let from_reserve = header.frame.from_reserve();
-        let was_full = header.first_free == NONE;
-        // SAFETY: the object is ours again, and at least two bytes long.
-        unsafe { object.write_unaligned(header.first_free) };
-        header.first_free = index;
+        let Some(first_free) = header.first_free else {
+            return self.push_any(object);
+        };
+        if header.in_use == 1 && self.kept != Some(slab) {
+            return self.push_any(object);
+        }
+        // SAFETY: the object is ours again, and has room for a link.
+        unsafe {
+            object
+                .start
+                .cast::<Link>()
+                .write_unaligned(Some(first_free));
+        }
+        header.first_free = Some(object.start);
+        header.in_use -= 1;
+        self.out -= 1;
+    }
+
+    /// [`push`](Self::push), whatever becomes of the slab.
+    #[inline(never)]
+    fn push_any(&mut self, object: SlabObject) {
+        let from_reserve = object.reserve_derived();
+        let slab = object.slab().cast::<Header<'z>>();
+        // SAFETY: the object is out, so its slab is alive; `&mut self` makes us the only one in it.
+        let header = unsafe { &mut *slab.as_ptr() };
+        let was_full = header.first_free.is_none();
+        // SAFETY: the object is ours again, and has room for a link.
+        unsafe {
+            object
+                .start
+                .cast::<Link>()
+                .write_unaligned(header.first_free);
+        }
+        header.first_free = Some(object.start);
         header.in_use -= 1;
         let empty = header.in_use == 0;
+        self.out -= 1;
+        self.out_of_reserve -= usize::from(from_reserve);
         if was_full {
             self.link(slab, from_reserve);
         }
         if !empty {
-            return from_reserve;
+            return;
         }
-        let kept = if from_reserve {
+        let stays = if from_reserve {
             self.ablation.off(Mechanism::SlabRelease)
         } else {
-            self.empty == 0
+            match self.kept {
+                // SAFETY: the slab that is kept is alive: only `shrink` ends it, and forgets it then.
+                Some(kept) if kept != slab && unsafe { kept.as_ref() }.in_use == 0 => false,
+                _ => {
+                    self.kept = Some(slab);
+                    true
+                }
+            }
         };
-        if !kept {
+        if !stays {
             drop(self.release(slab, from_reserve));
-        } else if !from_reserve {
-            self.empty += 1;
         }
-        from_reserve
     }
 
-    /// Takes out a slab that is kept empty, if there is one. O(partial slabs).
+    /// Whether an object may go back: it came from here, and is not free. What can be seen without a
+    /// look at other objects is always seen, the rest with the feature `slab-debug`.
+    ///
+    /// Handles go back once, and to where they came from. Those who had an address should ask.
+    ///
+    /// # Errors
+    ///
+    /// It may not; it is lost.
+    #[inline]
+    pub(crate) fn may_go_back(&mut self, object: SlabObject) -> Result<SlabObject, Fault> {
+        let slab = object.slab().cast::<Header<'z>>();
+        // SAFETY: an object that is out has a live slab; `&mut self` makes us the only one in it, if
+        // it is ours. If not, only this number is read of it, which changes for no object's slab.
+        if unsafe { (*slab.as_ptr()).cache } != self.number {
+            return Err(Fault::Foreign);
+        }
+        // SAFETY: as above, and it is ours.
+        let (first_free, in_use) =
+            unsafe { ((*slab.as_ptr()).first_free, (*slab.as_ptr()).in_use) };
+        if first_free == Some(object.start) || in_use == 0 {
+            let index = self.shape.index_of(object.start, object.slab());
+            return Err(index.map_or(Fault::NotAnObject, |index| Fault::DoubleFree { index }));
+        }
+        // SAFETY: a slab of this cache.
+        unsafe { check::not_free(&self.shape, slab, object.start)? };
+        Ok(object)
+    }
+
+    /// Takes out a slab that is kept empty, if there is one. O(1).
     pub(crate) fn shrink(&mut self) -> Option<Frame<'z>> {
-        if self.empty > 0
-            && let Some(slab) = self.find_empty(false)
-        {
-            self.empty -= 1;
-            return Some(self.release(slab, false));
+        if let Some(slab) = self.kept {
+            // SAFETY: the slab that is kept is alive: only this function ends it, and forgets it then.
+            let in_use = unsafe { slab.as_ref() }.in_use;
+            if in_use == 0 {
+                self.kept = None;
+                return Some(self.release(slab, false));
+            }
         }
         if self.ablation.off(Mechanism::SlabRelease)
             && let Some(slab) = self.find_empty(true)
@@ -205,22 +346,19 @@ impl<'z> Slabs<'z> {
     }
 
     /// Ends an empty slab and hands out its frame.
+    #[inline(never)]
     fn release(&mut self, slab: NonNull<Header<'z>>, from_reserve: bool) -> Frame<'z> {
         self.unlink(slab, from_reserve);
         self.count[usize::from(from_reserve)] -= 1;
         // SAFETY: no object is in use and no list leads here: the header is read for the last time.
         let header = unsafe { slab.read() };
         // SAFETY: as above. The padding of a header is uninitialised, a frame's bytes must not be.
+        // An object that is freed once more finds a number here that no cache has.
         unsafe { slab.cast::<u8>().write_bytes(0, SLAB_HEADER) };
         header.frame
     }
 
-    fn object_at(&self, slab: NonNull<Header<'z>>, index: u16) -> NonNull<u8> {
-        let offset = self.first + usize::from(index) * self.stride;
-        // SAFETY: callers pass indices below `per_slab`, which fit into the slab.
-        unsafe { slab.cast::<u8>().add(offset) }
-    }
-
+    #[inline(never)]
     fn link(&mut self, slab: NonNull<Header<'z>>, from_reserve: bool) {
         let list = &mut self.partial[usize::from(from_reserve)];
         // SAFETY: `slab` is alive and on no list; so is the head, if any, on this one.
@@ -234,6 +372,7 @@ impl<'z> Slabs<'z> {
         list.head = Some(slab);
     }
 
+    #[inline(never)]
     fn unlink(&mut self, slab: NonNull<Header<'z>>, from_reserve: bool) {
         // SAFETY: `slab` is alive and on the list of its tag, and so are its neighbours.
         unsafe {
@@ -257,112 +396,34 @@ impl Drop for Slabs<'_> {
     }
 }
 
-/// Takes an object back when its handle is dropped.
-pub(crate) trait ObjectHome: Sync {
-    /// Calls `give` once with the slabs that the object came from, under their lock, and updates
-    /// its books; `give` says whether the object was of a reserve-derived slab.
-    fn returned(&self, give: &mut dyn FnMut(&mut Slabs<'_>) -> bool);
-}
-
-/// An owned object of a [`SizedCache`](crate::SizedCache): bytes, given back on drop. The bytes are
-/// whatever the last owner left.
-pub struct Buffer<'c> {
-    object: SlabObject,
-    len: usize,
-    home: &'c dyn ObjectHome,
-}
-
-// SAFETY: the handle owns its bytes alone, and its home is `Sync`.
-unsafe impl Send for Buffer<'_> {}
-// SAFETY: `&Buffer` gives out only `&[u8]` and copies of plain fields.
-unsafe impl Sync for Buffer<'_> {}
-
-impl<'c> Buffer<'c> {
-    /// Takes a free object from a slab with that tag; `slabs` are those of `home`.
-    pub(crate) fn take(
-        slabs: &mut Slabs<'_>,
-        from_reserve: bool,
-        home: &'c dyn ObjectHome,
-    ) -> Option<Self> {
-        let len = slabs.stride;
-        slabs
-            .pop(from_reserve)
-            .map(|object| Buffer { object, len, home })
-    }
-
-    /// Whether the object lies in reserve memory: only the entitled get such a one (M4).
-    #[must_use]
-    pub fn from_reserve(&self) -> bool {
-        self.object.from_reserve
-    }
-
-    pub(super) fn start(&self) -> NonNull<u8> {
-        self.object.object
-    }
-
-    /// Bytes in the object, without a look at them: somebody else may be writing to a shared one.
-    pub(super) fn size(&self) -> usize {
-        self.len
-    }
-
-    /// Gives the object up to whoever calls [`give_back`] for it. Its slab's address is exposed, so
-    /// that it can be found again by arithmetic.
-    pub(super) fn into_raw(self) -> NonNull<u8> {
-        let SlabObject { object, slab, .. } = self.object;
-        slab.as_ptr().expose_provenance();
-        core::mem::forget(self);
-        object
-    }
-}
-
-/// Gives an object back to `home`.
+/// The object of a cache's slab that `address` lies in.
 ///
 /// # Safety
 ///
-/// `object` points into an object of `slab` that a [`Buffer`] of `home` owned and that nobody owns
-/// now; nobody uses it any more.
-pub(super) unsafe fn give_back(object: NonNull<u8>, slab: NonNull<u8>, home: &dyn ObjectHome) {
-    let mut given = false;
-    home.returned(&mut |slabs| {
-        assert!(
-            !core::mem::replace(&mut given, true),
-            "an object is given back once"
-        );
-        // SAFETY: the caller's promise, and the assertion above keeps it to once.
-        unsafe { slabs.push(object, slab) }
-    });
-}
-
-impl Drop for Buffer<'_> {
-    fn drop(&mut self) {
-        let SlabObject { object, slab, .. } = self.object;
-        // SAFETY: `take` got the object from the slabs of `home` for us alone; the handle ends here.
-        unsafe { give_back(object, slab, self.home) }
+/// `address` points into an object of `slab` that came from slabs of this shape and number and whose
+/// handle was given up; nobody else makes one of it again. What can be seen of that is checked.
+pub(super) unsafe fn object_at(
+    address: NonNull<u8>,
+    slab: NonNull<u8>,
+    shape: &Shape,
+    number: u32,
+) -> Result<SlabObject, Fault> {
+    // SAFETY: the object is in use, so its slab is alive, and these change in no slab that is. (The
+    // fields are read alone: somebody may be writing to others.)
+    let (cache, from_reserve) = unsafe {
+        let header = slab.cast::<Header<'_>>().as_ptr();
+        let frame = &raw const (*header).frame;
+        ((*header).cache, (*frame).from_reserve())
+    };
+    if cache != number {
+        return Err(Fault::Foreign);
     }
+    let index = shape.index_of(address, slab).ok_or(Fault::NotAnObject)?;
+    // From the slab's pointer: the address may lie behind the start of the object.
+    // SAFETY: an index that was just found.
+    let start = unsafe { shape.object(slab, index) };
+    Ok(SlabObject::new(start, slab, from_reserve))
 }
 
-impl Deref for Buffer<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        // SAFETY: `len` initialised bytes that are ours alone.
-        unsafe { slice::from_raw_parts(self.start().as_ptr(), self.len) }
-    }
-}
-
-impl DerefMut for Buffer<'_> {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `deref`, and `&mut self` excludes other borrows.
-        unsafe { slice::from_raw_parts_mut(self.start().as_ptr(), self.len) }
-    }
-}
-
-impl fmt::Debug for Buffer<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Buffer")
-            .field("start", &self.start())
-            .field("len", &self.len)
-            .field("from_reserve", &self.from_reserve())
-            .finish_non_exhaustive()
-    }
-}
+#[cfg(test)]
+pub(super) mod tests;

@@ -3,7 +3,7 @@ use alloc::vec::Vec;
 
 use super::*;
 use crate::testbed::machine;
-use crate::{BufferCache, FRAME_SIZE, Gfp, SLAB_HEADER, SizedCache, Zone};
+use crate::{Budget, BufferCache, FRAME_SIZE, Gfp, SLAB_HEADER, SizedCache, Zone};
 
 /// Two to a frame.
 const SKB: usize = (FRAME_SIZE - SLAB_HEADER) / 2;
@@ -115,7 +115,8 @@ fn m6_charge_first_then_memory_and_nothing_is_left_at_rest() {
     let m = machine(64);
     let token = m.zone.claim_memalloc().unwrap();
     let (root, rx) = (Node::root("total", &m.zone), Node::new("rx"));
-    rx.set_limit(8 * SKB, 4).unwrap();
+    rx.set_limit(8 * SKB, Budget::objects(8, SKB, 0).frames())
+        .unwrap();
     rx.connect(&root).unwrap();
     let cache = <SizedCache<'_>>::new("skb", &m.zone, SKB, 0).unwrap();
     let hog: alloc::vec::Vec<_> = core::iter::from_fn(|| cache.alloc(Gfp::ATOMIC).ok()).collect();

@@ -3,11 +3,11 @@ use alloc::vec::Vec;
 
 use super::*;
 use crate::testbed::{Machine, machine};
-use crate::{FRAME_SIZE, MemallocToken, ReserveBacking, SLAB_HEADER};
+use crate::{FRAME_SIZE, MemallocToken, ReserveBacking, SLAB_HEADER, SLAB_RED_ZONE};
 use proptest::prelude::*;
 
 /// Two to a frame: 2016 bytes in 4096.
-const SKB: usize = (FRAME_SIZE - SLAB_HEADER) / 2;
+const SKB: usize = (FRAME_SIZE - SLAB_HEADER) / 2 - SLAB_RED_ZONE;
 
 /// 64 frames, 16 of them reserved, and every ordinary object of the cache taken.
 fn exhausted<'c>(m: &Machine, cache: &'c SizedCache<'_>) -> (MemallocToken, Vec<Buffer<'c>>) {
@@ -155,8 +155,7 @@ fn typed_objects_are_dropped_once_and_a_refused_value_comes_back() {
 fn sizes_that_cannot_work_are_refused() {
     let m = machine(16);
     let new = |size, order| <SizedCache<'_>>::new("x", &m.zone, size, order).unwrap_err();
-    assert_eq!(new(1, 0), CacheError::ObjectTooSmall);
-    assert_eq!(new(FRAME_SIZE / 2048, 10), CacheError::ObjectTooSmall);
+    assert_eq!(new(0, 0), CacheError::ObjectTooSmall);
     assert_eq!(new(FRAME_SIZE, 0), CacheError::ObjectTooLarge);
 }
 
@@ -256,7 +255,7 @@ fn m4_without_release_empty_reserve_slabs_stay_until_the_cache_is_shrunk_or_drop
         cache.ablate(Mechanism::SlabRelease);
         let (token, held) = exhausted(&m, &cache);
         let emergency = || -> Vec<_> {
-            (0..2 * objects_per_slab(SKB, 0))
+            (0..2 * crate::objects_per_slab(SKB, 0))
                 .map(|_| cache.alloc(token.gfp(Gfp::ATOMIC)).unwrap())
                 .collect()
         };
@@ -278,4 +277,147 @@ fn m4_without_release_empty_reserve_slabs_stay_until_the_cache_is_shrunk_or_drop
             (64, 0)
         );
     }
+}
+
+#[test]
+fn a_constructor_runs_where_there_is_memory_and_nowhere_else() {
+    let m = machine(16);
+    let cache: Cache<'_, Rc<u32>> = Cache::new("rc", &m.zone, 0).unwrap();
+    let mut held = Vec::new();
+    let mut made = 0;
+    while let Ok(object) = cache.alloc_with(Gfp::KERNEL, || {
+        made += 1;
+        Rc::new(made)
+    }) {
+        held.push(object);
+    }
+    assert_eq!(held.len(), made as usize);
+    for (object, n) in held.iter().zip(1..) {
+        assert_eq!(***object, n);
+    }
+}
+
+#[test]
+fn a_constructor_that_unwinds_gives_its_object_back() {
+    let m = machine(16);
+    let cache: Cache<'_, Rc<u32>> = Cache::new("rc", &m.zone, 0).unwrap();
+    let made = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
+        let _ = cache.alloc_with(Gfp::KERNEL, || panic!("as it says"));
+    }));
+    assert!(made.is_err());
+    assert_eq!((cache.stats().in_use, cache.stats().peak), (0, 1));
+}
+
+#[test]
+fn a_constructor_may_allocate_from_its_own_cache() {
+    let m = machine(16);
+    let cache: Cache<'_, usize> = Cache::new("n", &m.zone, 0).unwrap();
+    let outer = cache.alloc_with(Gfp::KERNEL, || {
+        *cache.alloc_with(Gfp::KERNEL, || 41).unwrap() + 1
+    });
+    assert_eq!(*outer.unwrap(), 42);
+}
+
+#[test]
+fn objects_are_aligned_as_asked() {
+    let m = machine(64);
+    for align in [1, 2, 16, 64, 128, FRAME_SIZE / 4] {
+        let cache = <SizedCache<'_>>::aligned("dma", &m.zone, 70, 0, align).unwrap();
+        let held: Vec<_> = (0..20).map(|_| cache.alloc(Gfp::ATOMIC).unwrap()).collect();
+        let aligned = |buffer: &Buffer<'_>| buffer.as_ptr().addr().is_multiple_of(align);
+        assert!(
+            held.iter()
+                .all(|buffer| buffer.len() == 70 && aligned(buffer)),
+            "{align}"
+        );
+        let per_slab = aligned_objects_per_slab(70, align, 0);
+        assert_eq!(cache.stats().slabs, 20_usize.div_ceil(per_slab), "{align}");
+    }
+    let new = |align| <SizedCache<'_>>::aligned("dma", &m.zone, 70, 0, align).unwrap_err();
+    for align in [0, 3, 96] {
+        assert_eq!(new(align), CacheError::NotAPowerOfTwo);
+    }
+    for align in [FRAME_SIZE, 1 << (usize::BITS - 1)] {
+        assert_eq!(new(align), CacheError::ObjectTooLarge);
+    }
+}
+
+#[test]
+fn values_with_a_large_alignment_get_it() {
+    #[repr(align(128))]
+    struct Line(u8);
+    let m = machine(16);
+    let cache: Cache<'_, Line> = Cache::new("line", &m.zone, 0).unwrap();
+    let held: Vec<_> = (0..8)
+        .map(|n| cache.alloc_with(Gfp::ATOMIC, || Line(n)).unwrap())
+        .collect();
+    assert!(
+        held.iter()
+            .all(|line| core::ptr::from_ref::<Line>(line).is_aligned())
+    );
+    assert!(held.iter().map(|line| line.0).eq(0..8));
+}
+
+#[test]
+fn a_source_that_is_not_aligned_so_is_refused_at_the_first_slab() {
+    let m = machine(16);
+    // Two frames are aligned to two frames at every other place only.
+    let cache = <SizedCache<'_>>::aligned("dma", &m.zone, 1, 5, FRAME_SIZE * 16).unwrap();
+    assert!(cache.alloc(Gfp::ATOMIC).is_err());
+    assert_eq!(m.zone.stats().free, 16);
+}
+
+#[test]
+fn values_of_no_bytes_and_of_one_have_a_place_each() {
+    let m = machine(64);
+    let (none, one): (Cache<'_, ()>, Cache<'_, u8>) = (
+        Cache::new("none", &m.zone, 0).unwrap(),
+        Cache::new("one", &m.zone, 0).unwrap(),
+    );
+    let mut held: Vec<_> = (0..200)
+        .map(|n| one.alloc(Gfp::KERNEL, n).ok().unwrap())
+        .collect();
+    let nothing = [(); 3].map(|()| none.alloc(Gfp::KERNEL, ()).ok().unwrap());
+    held.swap(3, 150);
+    held.drain(..100);
+    assert!(
+        held.iter()
+            .map(|n| **n)
+            .filter(|n| *n != 3)
+            .eq((100..200).filter(|n| *n != 150))
+    );
+    assert_eq!((none.stats().in_use, one.stats().in_use), (3, 100));
+    drop((nothing, held));
+}
+
+#[cfg(feature = "slab-debug")]
+#[test]
+fn who_writes_to_a_parked_object_is_found_when_it_is_next_taken() {
+    struct First;
+    impl CpuId for First {
+        fn cpu(&self) -> usize {
+            0
+        }
+    }
+    let m = machine(16);
+    let mut slots: [CpuMagazines<4>; 1] = Default::default();
+    let cache = <SizedCache<'_>>::new("skb", &m.zone, SKB, 0).unwrap();
+    let cache = cache.with_magazines(Magazines::new(First, &mut slots));
+    let mut buffer = cache.alloc(Gfp::KERNEL).unwrap();
+    let stale = crate::raw::writer(&mut buffer);
+    drop(buffer);
+    assert_eq!(cache.stats().parked, 1);
+    stale(100);
+    let taken = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
+        drop(cache.alloc(Gfp::KERNEL));
+    }));
+    let message = *taken
+        .unwrap_err()
+        .downcast::<std::string::String>()
+        .unwrap();
+    let written = "object 0 was written to after it was freed, at byte 100";
+    assert!(
+        message.contains("`skb`") && message.ends_with(written),
+        "{message}"
+    );
 }

@@ -9,7 +9,7 @@ use core::cell::UnsafeCell;
 use std::sync::OnceLock;
 
 use lock_api::{GuardNoSend, RawMutex};
-use loom::cell::{MutPtr, UnsafeCell as Watched};
+use loom::cell::MutPtr;
 use loom::sync::{Mutex, MutexGuard};
 
 /// A lock of loom's: `try_lock` may fail, `lock` waits.
@@ -23,7 +23,7 @@ pub(crate) type NoLock = Lock<false>;
 pub(crate) struct Lock<const EXCLUDES: bool> {
     mutex: OnceLock<Mutex<()>>,
     /// Made by whoever holds the lock first: to loom that is a write.
-    cell: OnceLock<Watched<()>>,
+    cell: OnceLock<loom::cell::UnsafeCell<()>>,
     /// Of whoever holds the lock, and touched by nobody else.
     held: UnsafeCell<Option<Held>>,
 }
@@ -49,7 +49,10 @@ impl<const EXCLUDES: bool> Lock<EXCLUDES> {
 
     fn enter(&self, guard: Option<MutexGuard<'static, ()>>) {
         let held = Held {
-            _cell: self.cell.get_or_init(|| Watched::new(())).get_mut(),
+            _cell: self
+                .cell
+                .get_or_init(|| loom::cell::UnsafeCell::new(()))
+                .get_mut(),
             _guard: guard,
         };
         // SAFETY: this thread holds the lock; of a `NoLock` loom has just found who else does.

@@ -10,6 +10,7 @@ use crate::{
     Watermarks, Zone,
 };
 
+mod faults;
 mod model;
 
 struct Bench {
