@@ -2,9 +2,9 @@
 
 use core::fmt;
 use core::marker::PhantomData;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::ablation::{Ablation, Mechanism};
+use crate::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// What the allocator must know of whoever runs.
 ///
@@ -207,7 +207,7 @@ impl TaskContext for StdContext {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

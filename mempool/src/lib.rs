@@ -122,6 +122,12 @@ extern crate std;
 #[cfg(test)]
 mod testbed;
 
+/// Of what an interrupt may find half done. A test puts others in their place, between any two of whose
+/// instructions an interrupt may come (`tests/loom_context.rs`).
+mod atomic {
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+}
+
 mod ablation;
 mod bitmap;
 mod buddy;
