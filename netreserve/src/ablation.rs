@@ -42,6 +42,12 @@ mempool::__mechanisms! {
     /// Of a [`SocketTable`](crate::SocketTable). Off: a backlog takes on what comes in while it is
     /// being processed, as long as the queue has room.
     BacklogBound = "backlog-bound", "N4";
+    /// Of a [`Reassembly`](crate::Reassembly). Off: fragments are bounded by their slots alone.
+    ReassemblyBudget = "reassembly-budget", "N4";
+    /// Of a [`Reassembly`](crate::Reassembly). Off: datagrams of VMIO are evicted with everybody's.
+    ReassemblyVmio = "reassembly-vmio", "N8";
+    /// Of [`RxLimits`](crate::RxLimits). Off: a holder may hold more though the reserve could not grow.
+    GrowFirst = "grow-first", "N4";
     /// Of a `Reserved` device. Off: a received frame is handed up without a transmit skb in hand.
     /// If none can be had for the answer, or the ring is full, the answer is lost, and counted as a
     /// frame dropped. It is written to 16 KiB of stack then, which bounds the frames of the card.

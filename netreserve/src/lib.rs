@@ -120,10 +120,14 @@ mod event_tests;
 #[cfg(feature = "defmt")]
 mod format;
 mod ingress;
+mod limits;
+mod lru;
 mod nic;
 mod pool;
 mod probe;
 mod reason;
+mod reassembly;
+mod rx_ring;
 mod skb;
 #[cfg(feature = "smoltcp")]
 mod smoltcp;
@@ -147,10 +151,17 @@ pub use device::{Reserved, ReservedError, RxToken, TxToken};
 #[cfg(feature = "embassy")]
 pub use embassy::{NicWaker, ReservedDriver};
 pub use ingress::{Ingress, IngressStats, Verdict};
+pub use limits::RxLimits;
+pub use lru::LruSlot;
 pub use nic::{ChecksumOffload, Medium, Nic, Offload};
 pub use pool::{AllocStats, PoolStats, SkbAllocError, SkbPool};
 pub use probe::Slot;
 pub use reason::{DropCounts, DropReason};
+pub use reassembly::{
+    DatagramEntry, FragmentSlot, Reassembled, Reassembly, ReassemblyError, ReassemblyLimits,
+    ReassemblyStats,
+};
+pub use rx_ring::{RefillPolicy, RxRing, RxRingStats};
 pub use skb::{Skb, SkbError, SkbFrags};
 #[cfg(feature = "smoltcp")]
 pub use smoltcp::{OtherMedium, PhyNic};
