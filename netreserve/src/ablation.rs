@@ -42,6 +42,8 @@ mempool::__mechanisms! {
     /// Of a [`SocketTable`](crate::SocketTable). Off: a backlog takes on what comes in while it is
     /// being processed, as long as the queue has room.
     BacklogBound = "backlog-bound", "N4";
+    /// Of a [`NeighbourCache`](crate::NeighbourCache). Off: entries of peers make room as all others do.
+    PinnedNeighbours = "pinned-neighbours", "N8";
     /// Of a [`Reassembly`](crate::Reassembly). Off: fragments are bounded by their slots alone.
     ReassemblyBudget = "reassembly-budget", "N4";
     /// Of a [`Reassembly`](crate::Reassembly). Off: datagrams of VMIO are evicted with everybody's.

@@ -3,7 +3,7 @@
 //! A receive skb is in the ring, or in the [drop ladder](crate::Ingress) on its way out of it, or
 //! with the swap stack: being read there, or waiting for its transmit skb. The ladder handles one
 //! frame at a time and the swap stack is handed one at a time, so that with a ring of `n` no more
-//! than `n + 2` exist. Nothing else may keep an emergency skb (N2).
+//! than `n + 2` exist. Nothing else may keep an emergency skb, but for what is named below (N2).
 //!
 //! A transmit skb is in the ring, or being filled or waiting for room in the ring, or the spare
 //! that is held before a received frame is handed up (N5): `n + 2` again.
@@ -13,7 +13,8 @@
 //! the ring that is named here.
 //!
 //! Sockets that serve the VM hold as many as the [room](crate::VmioRoom) that they were given, and one
-//! more while a backlog is processed. [`RxHolders`] and [`TxHolders`] add all of these up.
+//! more while a backlog is processed; [reassembly](crate::Reassembly) holds what its limits say.
+//! [`RxHolders`] and [`TxHolders`] add all of these up.
 //!
 //! That holds for one caller that fills the rings. The slabs are the cache's: several caches, or
 //! slabs of an order above 0, are not covered (see [`Budget`]).

@@ -23,8 +23,9 @@
 //! An [`Skb`] whose memory came out of the reserve is an *emergency* skb and carries its
 //! [charge](mempool::Charge); so do its clones, together, and its copies, each its own (N3).
 //! [`Ingress`] lets it through to the swap stack, or frees it at once. A connection serves the VM
-//! (VMIO) while it is in the [`FlowTable`]. How large the reserve must be follows from the sizes of
-//! the rings alone: see [`budget()`].
+//! (VMIO) while it is in the [`FlowTable`]; a socket that has its flow gets its packets in place of the
+//! swap stack ([`SocketTable::set_vmio`]). How large the reserve must be follows from the sizes of the
+//! rings, and of what else [may hold](RxHolders) packets: see [`budget()`].
 //!
 //! # Example
 //!
@@ -78,9 +79,11 @@
 //!
 //! # Modules, from below
 //!
-//! `skb` and `pool` (buffers), `class` (flows and early demux), `sock` (queues and their limits),
-//! `ingress` (the drop ladder, with its `reason`s), `nic` (what a driver implements), `window` (what a
-//! peer may send), `device` (a card and a ladder, for any stack), `budget` (how much reserve), `stats`;
+//! `skb` and `pool` (buffers), `class` (flows and early demux), `sock` (queues and backlogs, what is
+//! sent, and their limits), `ingress` (the drop ladder, with its `reason`s), `reassembly` and
+//! `neighbours` (bounded holders, for stacks that have none), `nic` (what a driver implements) and
+//! `rx_ring` (what it posts), `window` (what a peer may send), `device` (a card and a ladder, for any
+//! stack), `budget` (how much reserve) and `limits` (how it changes), `stats`;
 //! `smoltcp` and `embassy`, the only rooms that know those stacks. All names are re-exported here.
 //!
 //! # Features
@@ -122,6 +125,7 @@ mod format;
 mod ingress;
 mod limits;
 mod lru;
+mod neighbours;
 mod nic;
 mod pool;
 mod probe;
@@ -153,6 +157,7 @@ pub use embassy::{NicWaker, ReservedDriver};
 pub use ingress::{Ingress, IngressStats, Verdict};
 pub use limits::RxLimits;
 pub use lru::LruSlot;
+pub use neighbours::{Hardware, NeighbourCache, NeighbourEntry, NeighbourError, NeighbourStats};
 pub use nic::{ChecksumOffload, Medium, Nic, Offload};
 pub use pool::{AllocStats, PoolStats, SkbAllocError, SkbPool};
 pub use probe::Slot;
@@ -161,7 +166,7 @@ pub use reassembly::{
     DatagramEntry, FragmentSlot, Reassembled, Reassembly, ReassemblyError, ReassemblyLimits,
     ReassemblyStats,
 };
-pub use rx_ring::{RefillPolicy, RxRing, RxRingStats};
+pub use rx_ring::{Refill, RefillPolicy, RxRing, RxRingStats};
 pub use skb::{Skb, SkbError, SkbFrags};
 #[cfg(feature = "smoltcp")]
 pub use smoltcp::{OtherMedium, PhyNic};

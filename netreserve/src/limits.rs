@@ -35,8 +35,8 @@ use crate::{Reassembly, ReassemblyLimits, RxHolders, rx_budget};
 /// assert_eq!((limits.holders().ring, rx.pages()), (16, 9));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct RxLimits<'t, R = CriticalSection> {
-    node: &'t ReserveNode<'t, R>,
+pub struct RxLimits<'a, 't, R = CriticalSection> {
+    node: &'a ReserveNode<'t, R>,
     holders: RxHolders,
     beside: usize,
     size: usize,
@@ -44,7 +44,7 @@ pub struct RxLimits<'t, R = CriticalSection> {
     ablation: Ablation,
 }
 
-impl<'t, R: RawMutex> RxLimits<'t, R> {
+impl<'a, 't, R: RawMutex> RxLimits<'a, 't, R> {
     /// Sets the limit of `node` to what `holders` can hold of skbs of `size` bytes, in slabs of
     /// `1 << order` frames. The node asks for the frames of `beside` more skbs, whose node shares the
     /// slabs and asks for none: see [`budget`](crate::budget()).
@@ -57,7 +57,7 @@ impl<'t, R: RawMutex> RxLimits<'t, R> {
     ///
     /// If no skb fits into a slab.
     pub fn new(
-        node: &'t ReserveNode<'t, R>,
+        node: &'a ReserveNode<'t, R>,
         holders: RxHolders,
         beside: usize,
         size: usize,
@@ -168,7 +168,7 @@ impl<'t, R: RawMutex> RxLimits<'t, R> {
     }
 }
 
-impl<R> fmt::Debug for RxLimits<'_, R> {
+impl<R> fmt::Debug for RxLimits<'_, '_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RxLimits")
             .field("node", &self.node)

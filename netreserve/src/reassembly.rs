@@ -25,11 +25,12 @@ use crate::{LruSlot, Medium, Skb, SkbFrags};
 /// **Bound (N4).** All fragments together hold no more than [`high`](ReassemblyLimits::high) bytes of
 /// [truesize](Skb::truesize), whatever comes. To make room, whole datagrams are evicted, the oldest
 /// first, until `low` is reached; those of VMIO only for others of VMIO, and only as many as must be.
-/// Their skbs are free before the new one is taken. The reserve must exceed what may be held here, so that it can
-/// overflow and evict at all: `high` goes into [`RxHolders::reassembly`](crate::RxHolders).
+/// Their skbs are free before the new one is taken. The reserve must exceed what may be held here, so
+/// that it can overflow and evict at all: `high` goes into [`RxHolders::reassembly`](crate::RxHolders).
 ///
 /// **Emergency skbs.** A fragment in one is taken only if its datagram serves the VM (N2), as whoever
-/// [pushes](Reassembly::push) it says of it, or said of another fragment of the same datagram. Charges go with the skbs (N3).
+/// [pushes](Reassembly::push) it says of it, or said of another fragment of the same datagram. Charges
+/// go with the skbs (N3).
 ///
 /// **Overlaps.** Fragments that overlap end their datagram, over IPv4 as over IPv6 (RFC 5722), and it
 /// stays ended until its time is over; a fragment that came twice is ignored.

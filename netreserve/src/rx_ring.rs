@@ -4,7 +4,7 @@ use core::fmt;
 
 use heapless::Deque;
 
-use crate::{Skb, SkbPool};
+use crate::{Skb, SkbAllocError, SkbPool};
 
 /// When a ring is refilled.
 ///
@@ -44,6 +44,16 @@ pub struct RxRingStats {
     pub posted: u64,
     /// Times that the pool had no buffer for it.
     pub short: u64,
+}
+
+/// What one refill did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Refill {
+    /// Buffers that were posted. If there are any the card is to be told, once.
+    pub posted: usize,
+    /// Why there were no more, if the ring is not full though its mark was reached.
+    pub error: Option<SkbAllocError>,
 }
 
 /// A card's receive ring, for a driver: skbs in the order in which the card fills them, refilled in
@@ -113,29 +123,35 @@ impl<'m, const N: usize> RxRing<'m, N> {
     }
 
     /// Fills the ring if its mark is reached, as far as the pool has skbs; `post` makes each ready for
-    /// the card, in the order in which they will be filled. Returns how many were posted, after which the
-    /// card is to be told once.
+    /// the card, in the order in which they will be filled.
     ///
     /// A driver calls this for each packet that it takes, and whenever it is asked for one.
-    pub fn refill(&mut self, pool: &SkbPool<'m>, mut post: impl FnMut(&mut Skb<'m>)) -> usize {
+    pub fn refill(&mut self, pool: &SkbPool<'m>, mut post: impl FnMut(&mut Skb<'m>)) -> Refill {
+        let mut refill = Refill {
+            posted: 0,
+            error: None,
+        };
         if self.skbs.len() > self.policy.low {
-            return 0;
+            return refill;
         }
-        let before = self.skbs.len();
         while self.skbs.len() < self.policy.size {
-            let Ok(mut skb) = pool.alloc_rx() else {
-                self.stats.short += 1;
-                break;
+            let mut skb = match pool.alloc_rx() {
+                Ok(skb) => skb,
+                Err(error) => {
+                    self.stats.short += 1;
+                    refill.error = Some(error);
+                    break;
+                }
             };
             post(&mut skb);
             if self.skbs.push_back(skb).is_err() {
                 break;
             }
+            refill.posted += 1;
         }
-        let posted = self.skbs.len() - before;
-        self.stats.batches += u64::from(posted > 0);
-        self.stats.posted += posted as u64;
-        posted
+        self.stats.batches += u64::from(refill.posted > 0);
+        self.stats.posted += refill.posted as u64;
+        refill
     }
 
     /// Whether the next [`refill`](RxRing::refill) would post something.
@@ -211,7 +227,7 @@ mod tests {
             let mut ring = RxRing::<'_, 8>::new(RefillPolicy { size: 8, low });
             let mut told = 0;
             for _ in 0..240 {
-                told += ring.refill(m.pool, |skb| assert!(skb.is_empty()));
+                told += ring.refill(m.pool, |skb| assert!(skb.is_empty())).posted;
                 assert!(ring.posted() > low && ring.posted() <= 8);
                 assert!(ring.next().is_some());
             }
@@ -240,7 +256,8 @@ mod tests {
             let _hog = m.exhaust();
             let mut ring = RxRing::<'_, 8>::new(RefillPolicy { size: 8, low });
             for number in 0..200 {
-                ring.refill(m.pool, |_| ());
+                let refill = ring.refill(m.pool, |_| ());
+                assert!(matches!(refill.error, Some(SkbAllocError::Reserve(_))));
                 // The peer sends what the window allows, and that is what is posted.
                 assert_eq!(ring.posted(), MIN_RX_SKBS, "low {low}");
                 let from = if number % 3 == 0 { SERVER } else { STRANGER };

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use netreserve::{Nic, Skb, SkbPool};
+use netreserve::{Nic, RefillPolicy, RxRing, Skb, SkbPool};
 
 use crate::memory::{RX_RING, TX_RING};
 use crate::wire::Wire;
@@ -23,6 +23,8 @@ pub(crate) struct Rings {
     pub(crate) posted_emergency: usize,
     /// Buffers that the gateway has not taken yet.
     pub(crate) sending: usize,
+    /// Times that buffers were posted, many at once.
+    pub(crate) refills: u64,
     /// Times that the pool had no buffer for the receive ring.
     pub(crate) refill_failures: u64,
 }
@@ -31,7 +33,7 @@ pub(crate) struct Rings {
 pub(crate) struct VirtualNic {
     wire: Arc<Wire>,
     mac: [u8; 6],
-    rx: VecDeque<Skb<'static>>,
+    rx: RxRing<'static, RX_RING>,
     tx: VecDeque<Skb<'static>>,
     /// Packets handed to the wire, and how many of them the gateway has taken.
     sent: u64,
@@ -45,25 +47,12 @@ impl VirtualNic {
         let nic = VirtualNic {
             wire,
             mac,
-            rx: VecDeque::with_capacity(RX_RING),
+            rx: RxRing::new(RefillPolicy::half(RX_RING)),
             tx: VecDeque::with_capacity(TX_RING),
             sent: 0,
             rings: Rc::clone(&rings),
         };
         (nic, rings)
-    }
-
-    /// Posts buffers until the ring is full or the pool has none.
-    fn refill(&mut self, pool: &SkbPool<'static>) {
-        while self.rx.len() < RX_RING {
-            match pool.alloc_rx() {
-                Ok(skb) => self.rx.push_back(skb),
-                Err(_) => {
-                    self.rings.borrow_mut().refill_failures += 1;
-                    break;
-                }
-            }
-        }
     }
 
     /// Frees the buffers that the gateway has taken.
@@ -76,7 +65,9 @@ impl VirtualNic {
 
     fn publish(&mut self) {
         let mut rings = self.rings.borrow_mut();
-        rings.posted = self.rx.len();
+        rings.posted = self.rx.posted();
+        rings.refills = self.rx.stats().batches;
+        rings.refill_failures = self.rx.stats().short;
         rings.posted_emergency = self.rx.iter().filter(|skb| skb.is_emergency()).count();
         rings.sending = self.tx.len();
     }
@@ -85,20 +76,19 @@ impl VirtualNic {
 impl Nic<'static> for VirtualNic {
     fn receive(&mut self, pool: &SkbPool<'static>) -> Option<Skb<'static>> {
         self.reap();
-        self.refill(pool);
-        let mut skb = self.rx.pop_front()?;
+        self.rx.refill(pool, |_| ());
+        let Some(skb) = self.rx.front_mut() else {
+            self.publish();
+            return None;
+        };
         let received = self.wire.take_for_machine(|bytes| {
             skb.put(bytes.len())
                 .expect("buffers are larger than the MTU")
                 .copy_from_slice(bytes);
         });
-        if received {
-            self.publish();
-            return Some(skb);
-        }
-        self.rx.push_front(skb);
+        let skb = received.then(|| self.rx.next()).flatten();
         self.publish();
-        None
+        skb
     }
 
     fn transmit(&mut self, skb: Skb<'static>) -> Result<(), Skb<'static>> {
@@ -123,7 +113,7 @@ impl Nic<'static> for VirtualNic {
     }
 
     fn rx_posted(&self) -> Option<usize> {
-        Some(self.rx.len())
+        Some(self.rx.posted())
     }
 
     fn hardware_addr(&self) -> [u8; 6] {

@@ -1,7 +1,10 @@
-//! A host of its own, whose parts hold packets: sockets that send, serve the VM for a while and have a
-//! backlog. Its day is one function, on memory of its own, so that what it draws changes no other
-//! actor's run. Every rule is judged by books that are kept here.
+//! Hosts of their own, whose parts hold packets or make room for others: sockets that send, serve the VM
+//! for a while and have a backlog; reassembly, with limits that change; neighbours. A day of each is one
+//! function, on memory of its own, so that what it draws changes no other actor's run. Every rule is
+//! judged by books that are kept here.
 
+mod fragments;
+mod neighbours;
 mod site;
 mod sockets;
 
@@ -12,22 +15,30 @@ use crate::rng::Rng;
 use crate::verdict::Findings;
 
 /// Streams of the seed.
-const SOCKETS: u64 = 30;
+const SOCKETS: u64 = 40;
+const FRAGMENTS: u64 = 41;
+const NEIGHBOURS: u64 = 42;
 
 /// What is shown to be needed here; everything else is shown elsewhere, and stays on.
-const SHOWN: [Part; 5] = [
+const SHOWN: [Part; 9] = [
     Part::SendLimits,
     Part::VmioRoom,
     Part::VmioSettle,
     Part::BacklogScope,
     Part::BacklogBound,
+    Part::ReassemblyBudget,
+    Part::ReassemblyVmio,
+    Part::GrowFirst,
+    Part::PinnedNeighbours,
 ];
 
-/// Lets the day of a seed pass.
+/// Lets the days of a seed pass.
 pub(crate) fn run(seed: u64, without: Option<Mechanism>, findings: &Findings) {
     let off = match without {
         Some(Mechanism::Netreserve(part)) if SHOWN.contains(&part) => Some(part),
         _ => None,
     };
     sockets::run(&mut Rng::new(seed, SOCKETS), off, findings);
+    fragments::run(&mut Rng::new(seed, FRAGMENTS), off, findings);
+    neighbours::run(&mut Rng::new(seed, NEIGHBOURS), off, findings);
 }

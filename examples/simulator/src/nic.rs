@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use mempool::{ChargeError, Gfp, ReserveNode};
-use netreserve::{DropReason, Flow, FlowTable, Ingress, Nic, Skb, SkbAllocError, SkbPool};
+use netreserve::{DropReason, Flow, FlowTable, Ingress, Nic, RxRing, Skb, SkbAllocError, SkbPool};
 
 use crate::memory::{Drivers, Watched};
 use crate::packet;
@@ -76,6 +76,9 @@ impl Port {
     }
 }
 
+/// Room in a receive ring; how much of it is used is the machine's choice.
+pub(crate) const RX_RING: usize = 64;
+
 /// One of how many received packets is copied if it is an emergency one, and one of how many is cloned that are sent.
 const COPIED: u64 = 8;
 const CLONED: u64 = 4;
@@ -100,7 +103,7 @@ pub(crate) struct Card<'m> {
     pub(crate) refused: Option<Vec<u8>>,
     /// Packets that wait for the other stack that shares the card.
     pub(crate) others: VecDeque<Skb<'m>>,
-    pub(crate) rx: VecDeque<Skb<'m>>,
+    pub(crate) rx: RxRing<'m, RX_RING>,
     pub(crate) tx: VecDeque<Skb<'m>>,
     /// Packets ever put into the transmit ring, and taken out of the other one.
     pub(crate) sent: u64,
@@ -111,27 +114,24 @@ pub(crate) struct Card<'m> {
 
 impl<'m> Card<'m> {
     fn refill(&mut self, pool: &SkbPool<'m>) {
-        while self.rx.len() < self.rings[0] {
-            let ordinary = self.memory.ordinary_possible(self.slab_order, Gfp::ATOMIC);
-            let skb = match pool.alloc_rx() {
-                Ok(skb) => skb,
-                Err(error) => {
-                    self.judge_refusal(error);
-                    break;
-                }
-            };
+        let (memory, order, flows) = (self.memory, self.slab_order, self.flows);
+        let possible = || memory.ordinary_possible(order, Gfp::ATOMIC);
+        let (findings, mut ordinary) = (&self.findings, possible());
+        let refill = self.rx.refill(pool, |skb| {
             if skb.is_emergency() {
-                let open = self.flows.any();
-                self.findings.check(open, "N1", || {
+                findings.check(flows.any(), "N1", || {
                     "a receive buffer came out of the reserve, and there is no VMIO flow".into()
                 });
-                self.findings.check(!ordinary, "N1", || {
+                findings.check(!ordinary, "N1", || {
                     "a receive buffer came out of the reserve, and there was ordinary memory".into()
                 });
             }
-            self.rx.push_back(skb);
+            ordinary = possible();
+        });
+        if let Some(error) = refill.error {
+            self.judge_refusal(error);
         }
-        self.port.borrow_mut().posted = self.rx.len();
+        self.port.borrow_mut().posted = self.rx.posted();
     }
 
     fn judge_refusal(&self, error: SkbAllocError) {
@@ -231,7 +231,7 @@ impl Card<'_> {
             return;
         }
         let window = usize::from(tcp.window) << self.window_scale;
-        let posted = self.rx.len();
+        let posted = self.rx.posted();
         self.findings
             .check(window <= posted.max(1) * self.mtu, "N7", || {
                 format!("a window of {window} bytes was sent, and {posted} buffers are posted")
@@ -247,12 +247,12 @@ impl<'m> Nic<'m> for Card<'m> {
             self.other_stack_sends(pool);
         }
         self.refill(pool);
-        if self.rx.is_empty() {
+        if self.rx.posted() == 0 {
             return None;
         }
         let frame = self.port.borrow_mut().waiting.pop_front()?;
-        let mut skb = self.rx.pop_front()?;
-        self.port.borrow_mut().posted = self.rx.len();
+        let mut skb = self.rx.next()?;
+        self.port.borrow_mut().posted = self.rx.posted();
         skb.put(frame.len())
             .expect("the wire carries no longer packets than the MTU allows")
             .copy_from_slice(&frame);
@@ -307,7 +307,7 @@ impl<'m> Nic<'m> for Card<'m> {
     }
 
     fn rx_posted(&self) -> Option<usize> {
-        Some(self.rx.len())
+        Some(self.rx.posted())
     }
 
     fn hardware_addr(&self) -> [u8; 6] {

@@ -238,7 +238,7 @@ impl fmt::Debug for Neighbour {
 
 impl Neighbour {
     #[inline]
-    pub(super) fn hash(self) -> u32 {
+    pub(crate) fn hash(self) -> u32 {
         mix(fold(self.addr), vlan_bits(self.vlan))
     }
 }

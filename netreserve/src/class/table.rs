@@ -187,6 +187,13 @@ impl<'m, R: RawMutex> FlowTable<'m, R> {
         self.state.lock().flows.len() > 0
     }
 
+    /// The most neighbours that can be peers at once.
+    #[must_use]
+    pub fn max_peers(&self) -> usize {
+        let state = self.state.lock();
+        state.addrs.free() + state.addrs.len()
+    }
+
     /// How many VMIO flows there are. O(1).
     #[must_use]
     pub fn count(&self) -> usize {

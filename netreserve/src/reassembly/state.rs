@@ -89,8 +89,6 @@ pub(super) struct Reassembly {
     pub(super) count: usize,
     pub(super) payload: usize,
     pub(super) vmio: bool,
-    /// What its first fragment said, until that was taken out.
-    first: Option<Fragment>,
 }
 
 /// What became of a fragment.
@@ -231,7 +229,9 @@ impl<'m> State<'m> {
             self.evict(victim.ok_or(ReassemblyError::Full)?);
         }
         if !self.make_room(index, serves, skb.truesize()) {
-            index.map(|index| self.bury(index));
+            if let Some(index) = index {
+                self.bury(index);
+            }
             return Err(ReassemblyError::Full);
         }
         Ok(index)
@@ -366,14 +366,7 @@ impl<'m> State<'m> {
                 tail: at,
                 len: 1,
             };
-            self.stats.completed += 1;
-            return Step::Complete(Reassembly {
-                list,
-                count: 1,
-                payload: fragment.len,
-                vmio,
-                first: Some(*fragment),
-            });
+            return self.complete(list, fragment.len, vmio, Some(*fragment));
         }
         let kind = self.kind(vmio);
         let index = index.or_else(|| {
@@ -416,26 +409,39 @@ impl<'m> State<'m> {
             ..
         } = *datagram;
         self.datagrams.remove(index);
+        self.complete(list, received, vmio, first)
+    }
+
+    /// The head of the packet becomes what it was before it was cut up.
+    fn complete(
+        &mut self,
+        list: List,
+        payload: usize,
+        vmio: bool,
+        first: Option<Fragment>,
+    ) -> Step<'m> {
+        if let Some(slot) = self.slots.get_mut(list.head as usize)
+            && let (Some(skb), Some(first)) = (&mut slot.skb, first)
+        {
+            let mended = first.mend(skb, payload);
+            mended.expect("nobody shares it, and its headers were read");
+            slot.header = 0;
+        }
         self.stats.completed += 1;
         Step::Complete(Reassembly {
             list,
             count: list.len,
-            payload: received,
+            payload,
             vmio,
-            first,
         })
     }
 
-    /// The next skb of a complete packet, as it must be.
+    /// The next skb of a complete packet, without the headers of a fragment.
     pub(super) fn take_piece(&mut self, parts: &mut Reassembly) -> Option<Skb<'m>> {
-        let (header, payload) = (self.slot(parts.list.head)?.header, parts.payload);
+        let header = self.slot(parts.list.head)?.header;
         let mut skb = self.pop(&mut parts.list)?;
         parts.count -= 1;
-        match parts.first.take() {
-            Some(first) => first.mend(&mut skb, payload),
-            None => skb.skip(header).map(drop),
-        }
-        .expect("nobody shares it, and its headers were read");
+        skb.skip(header).expect("its headers were read");
         Some(skb)
     }
 

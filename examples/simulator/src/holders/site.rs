@@ -28,6 +28,7 @@ pub(super) struct Site<'a, 'z> {
     pub(super) token: MemallocToken,
     pub(super) cache: &'a SizedCache<'z>,
     pub(super) nodes: [&'a ReserveNode<'z>; 2],
+    pub(super) flows: &'a FlowTable<'a>,
     pub(super) pool: &'a SkbPool<'a>,
     pub(super) table: &'a SocketTable<'a>,
     pub(super) ingress: &'a Ingress<'a>,
@@ -70,6 +71,7 @@ pub(super) fn with_site(skbs: [usize; 2], day: impl FnOnce(&Site<'_, '_>)) {
         cache: &cache,
         nodes: [&nodes[0], &nodes[1]],
 
+        flows: &flows,
         pool: &pool,
         table: &table,
         ingress: &ingress,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use mempool::ReserveNode;
-use netreserve::{Ingress, Reserved, SkbPool};
+use netreserve::{Ingress, RefillPolicy, Reserved, RxRing, SkbPool};
 use nfs_swap::nfs3::StableHow;
 use nfs_swap::transport::smoltcp::{SmoltcpConfig, SmoltcpTcp};
 use nfs_swap::{SwapFile, SwapFileConfig, SwapUrl};
@@ -30,6 +30,7 @@ const FAULTS: usize = 8;
 /// Streams of the seed.
 const LAYER: u64 = 22;
 const CARD: u64 = 30;
+const REFILL: u64 = 50;
 
 /// What a swapper keeps its books and its packets in.
 pub(super) struct Storage<'s, 'm> {
@@ -77,7 +78,7 @@ impl<'s, 'm> Site<'s, 'm> {
         let rng = |stream| Rng::new(scenario.seed, stream + self.number as u64);
         let findings = &parts.findings;
         let port = Port::shared(parts.machine.fifo);
-        let card = self.card(port.clone(), rng(CARD), parts);
+        let card = self.card(port.clone(), rng(CARD), rng(REFILL), parts);
         let mut device = Reserved::new(card, self.pool, self.ingress)
             .expect("a packet of the card fits into a buffer");
         off.netreserve(|mechanism| device.ablate(mechanism));
@@ -128,9 +129,16 @@ impl<'s, 'm> Site<'s, 'm> {
         }
     }
 
-    fn card(&self, port: SharedPort, rng: Rng, parts: &Parts<'m>) -> Card<'m> {
+    fn card(&self, port: SharedPort, rng: Rng, mut refill: Rng, parts: &Parts<'m>) -> Card<'m> {
         let machine = parts.machine;
         let (skb_size, slab_order) = machine.skb();
+        // From a refill for each packet to one when nothing more can come.
+        let size = machine.rings[0];
+        let low = refill.pick(&[size - 1, size / 2, size / 4, 0]);
+        let policy = RefillPolicy {
+            size,
+            low: low.min(size - 1),
+        };
         Card {
             port,
             rings: machine.rings,
@@ -148,7 +156,7 @@ impl<'s, 'm> Site<'s, 'm> {
             rng,
             refused: None,
             others: VecDeque::new(),
-            rx: VecDeque::new(),
+            rx: RxRing::new(policy),
             tx: VecDeque::new(),
             sent: 0,
             received: 0,
