@@ -10,16 +10,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use netreserve::{
-    Class, Control, Flow, FlowTable, Malformed, Neighbour, Protocol, Slot, VlanId, classify,
-    classify_outgoing,
+    Class, Control, DhcpClient, Flow, FlowTable, FirstFragment, Malformed, Neighbour, Protocol,
+    Slot, VlanId, classify, classify_outgoing,
 };
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol,
-    EthernetRepr, Icmpv4DstUnreachable, Icmpv4Packet, Icmpv4Repr, Icmpv6DstUnreachable,
-    Icmpv6Message, Icmpv6Packet, Icmpv6Repr, IpAddress, IpProtocol, IpRepr, Ipv4Packet, Ipv4Repr,
-    Ipv6ExtHeader, Ipv6FragmentHeader, Ipv6Packet, Ipv6Repr, Ipv6RoutingHeader, NdiscRepr,
-    TcpPacket, UdpPacket,
+    ArpHardware, ArpOperation, ArpPacket, ArpRepr, DhcpOpCode, DhcpPacket, EthernetAddress,
+    EthernetFrame, EthernetProtocol, EthernetRepr, Icmpv4DstUnreachable, Icmpv4Packet, Icmpv4Repr,
+    Icmpv6DstUnreachable, Icmpv6Message, Icmpv6Packet, Icmpv6Repr, IpAddress, IpProtocol, IpRepr,
+    Ipv4Packet, Ipv4Repr, Ipv6ExtHeader, Ipv6FragmentHeader, Ipv6Packet, Ipv6Repr,
+    Ipv6RoutingHeader, NdiscRepr, TcpPacket, UdpPacket,
 };
 
 const ETHERNET_HEADER: usize = 14;
@@ -32,6 +32,10 @@ struct Input<'a> {
     vlan: u8,
     tag: Option<u8>,
     gateway: (u8, bool),
+    /// A client may renew its lease: with this server alone, in this transaction alone.
+    dhcp: Option<(Option<u8>, bool)>,
+    /// Where the fragment begins that follows a first one, and what its protocol is changed by.
+    rest: (u16, u8),
     frame: Frame<'a>,
     /// Bytes cut off the end.
     cut: u8,
@@ -72,6 +76,14 @@ enum Frame<'a> {
     Unreachable {
         from: u8,
         quoted: Ends,
+    },
+    Dhcp {
+        server: u8,
+        client: u8,
+        request: bool,
+        outgoing: bool,
+        transaction: bool,
+        everybody: bool,
     },
 }
 
@@ -120,7 +132,22 @@ fn address(host: u8, ipv6: bool) -> IpAddr {
 
 fuzz_target!(|input: Input<'_>| {
     let (mut flows, mut addrs) = ([const { Slot::EMPTY }; 4], [const { Slot::EMPTY }; 8]);
-    let table = FlowTable::new(&mut flows, &mut addrs);
+    let mut fragments = [const { FirstFragment::EMPTY }; 2];
+    let table = FlowTable::new(&mut flows, &mut addrs).with_fragments(&mut fragments);
+    let dhcp = input.dhcp.map(|(server, transaction)| Lease {
+        server: server.map(|server| v4(address(server, false))),
+        transaction,
+    });
+    if let Some(lease) = dhcp {
+        let mut client = DhcpClient::new(MAC.0);
+        if let Some(server) = lease.server {
+            client = client.server(server);
+        }
+        if lease.transaction {
+            client = client.transaction(XID);
+        }
+        table.allow_dhcp(client);
+    }
     for (nth, ends) in input.flows.into_iter().enumerate() {
         let flow = ends.flow();
         // The same flow may come twice, and is refused then.
@@ -151,7 +178,7 @@ fuzz_target!(|input: Input<'_>| {
 
     for direction in [Direction::Received, Direction::Sent] {
         let class = direction.classify(&frame, &table);
-        if let Some(expected) = judge(&frame, &table, direction) {
+        if let Some(expected) = judge(&frame, &table, dhcp, direction) {
             assert_eq!(class, expected, "{direction:?} {frame:02x?}");
         }
         if frame.len() >= ETHERNET_HEADER && frame[12..14] != [0x81, 0x00] {
@@ -163,8 +190,46 @@ fuzz_target!(|input: Input<'_>| {
                 "with a priority tag"
             );
         }
+        if class == Class::VmioFragment {
+            follow(&frame, &table, direction, input.rest);
+        }
     }
 });
+
+/// After a first fragment over IPv4: one of the same packet is let in if it begins behind it, one of
+/// another protocol is not.
+fn follow(frame: &[u8], table: &FlowTable<'_>, direction: Direction, (at, change): (u16, u8)) {
+    if frame[12..14] != [0x08, 0x00] {
+        return;
+    }
+    let packet = Ipv4Packet::new_checked(&frame[ETHERNET_HEADER..]).expect("it was read");
+    let first = packet.payload().len();
+    let at = at & 0x1fff;
+    let mut rest = frame.to_vec();
+    rest[ETHERNET_HEADER + 6..][..2].copy_from_slice(&at.to_be_bytes());
+    rest[ETHERNET_HEADER + 9] ^= change;
+    let class = direction.classify(&rest, table);
+    if at != 0 {
+        let follows = change == 0 && usize::from(at) * 8 >= first;
+        assert_eq!(class == Class::VmioFragment, follows, "{at} of {first}");
+    }
+}
+
+const XID: u32 = 0x5eed;
+
+/// The client that may renew its lease.
+#[derive(Debug, Clone, Copy)]
+struct Lease {
+    server: Option<Ipv4Addr>,
+    transaction: bool,
+}
+
+fn v4(addr: IpAddr) -> Ipv4Addr {
+    match addr {
+        IpAddr::V4(addr) => addr,
+        IpAddr::V6(_) => unreachable!("asked for IPv4"),
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
@@ -192,6 +257,7 @@ impl Direction {
 #[derive(Clone, Copy)]
 struct Against<'a, 'm> {
     flows: &'a FlowTable<'m>,
+    dhcp: Option<Lease>,
     vlan: Option<VlanId>,
     direction: Direction,
 }
@@ -233,12 +299,18 @@ impl Against<'_, '_> {
 }
 
 /// The class, by smoltcp's reading; `None` where it has no opinion.
-fn judge(frame: &[u8], flows: &FlowTable<'_>, direction: Direction) -> Option<Class> {
+fn judge(
+    frame: &[u8],
+    flows: &FlowTable<'_>,
+    dhcp: Option<Lease>,
+    direction: Direction,
+) -> Option<Class> {
     let Ok(ethernet) = EthernetFrame::new_checked(frame) else {
         return Some(Class::Malformed(Malformed::Ethernet));
     };
     let mut against = Against {
         flows,
+        dhcp,
         vlan: None,
         direction,
     };
@@ -400,7 +472,15 @@ fn transport(
         let ports = protocol.filter(|_| offset == 0).zip(ports(payload));
         let vmio =
             ports.is_some_and(|(protocol, ports)| against.flows.contains(flow(protocol, ports)));
-        return Some(Class::Fragment { vmio });
+        let least = if protocol == Some(Protocol::Tcp) {
+            20
+        } else {
+            8
+        };
+        return Some(match vmio && payload.len() >= least {
+            true => Class::VmioFragment,
+            false => Class::Fragment { vmio },
+        });
     }
     let flow = match protocol {
         Some(Protocol::Udp) => match UdpPacket::new_checked(payload) {
@@ -415,11 +495,49 @@ fn transport(
     };
     Some(match against.flows.contains(flow) {
         true => Class::Vmio,
+        false if is_dhcp(source, destination, payload, against) => Class::Control(Control::Dhcp),
         false => Class::Socket {
             protocol: flow.protocol(),
             local_port: flow.local().port(),
         },
     })
+}
+
+/// Whether a datagram renews the lease.
+fn is_dhcp(source: IpAddr, destination: IpAddr, payload: &[u8], against: Against<'_, '_>) -> bool {
+    let (Some(lease), None) = (against.dhcp, against.vlan) else {
+        return false;
+    };
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (source, destination) else {
+        return false;
+    };
+    let Ok(udp) = UdpPacket::new_checked(payload) else {
+        return false;
+    };
+    let Ok(message) = DhcpPacket::new_checked(udp.payload()) else {
+        return false;
+    };
+    let ports = (udp.src_port(), udp.dst_port());
+    let ours = |client: Ipv4Addr| against.is_local(client.into());
+    let addressed = match against.direction {
+        Direction::Received => {
+            let from = lease.server.is_none_or(|server| server == source);
+            let to = destination.is_broadcast() || ours(destination);
+            ports == (67, 68) && message.opcode() == DhcpOpCode::Reply && from && to
+        }
+        Direction::Sent => {
+            let to = destination.is_broadcast()
+                || lease.server.is_none_or(|server| server == destination);
+            let from = source.is_unspecified() || ours(source);
+            ports == (68, 67) && message.opcode() == DhcpOpCode::Request && from && to
+        }
+    };
+    addressed
+        && message.magic_number() == 0x6382_5363
+        && message.hardware_type() == ArpHardware::Ethernet
+        && message.hardware_len() == 6
+        && message.client_hardware_address() == MAC
+        && (!lease.transaction || message.transaction_id() == XID)
 }
 
 /// An error quoted a packet between these ends, which went the other way.
@@ -608,10 +726,7 @@ impl Frame<'_> {
                 sender,
                 target,
             } => {
-                let v4 = |host| match address(host, false) {
-                    IpAddr::V4(addr) => addr,
-                    IpAddr::V6(_) => unreachable!("asked for IPv4"),
-                };
+                let v4 = |host| v4(address(host, false));
                 let repr = ArpRepr::EthernetIpv4 {
                     operation: if request {
                         ArpOperation::Request
@@ -648,6 +763,36 @@ impl Frame<'_> {
                 let mut frame = packet(from, to, IpProtocol::Icmpv6, &message);
                 frame[ETHERNET_HEADER + 7] = 255 - hop_limit % 4 / 3;
                 frame
+            }
+            Frame::Dhcp {
+                server,
+                client,
+                request,
+                outgoing,
+                transaction,
+                everybody,
+            } => {
+                let mut message = vec![0; 8 + 240];
+                let length = message.len() as u16;
+                let ports: [u16; 2] = if outgoing { [68, 67] } else { [67, 68] };
+                message[..2].copy_from_slice(&ports[0].to_be_bytes());
+                message[2..4].copy_from_slice(&ports[1].to_be_bytes());
+                message[4..6].copy_from_slice(&length.to_be_bytes());
+                message[8..11].copy_from_slice(&[if request { 1 } else { 2 }, 1, 6]);
+                let xid = XID + u32::from(transaction);
+                message[12..16].copy_from_slice(&xid.to_be_bytes());
+                message[36..42].copy_from_slice(&MAC.0);
+                message[244..].copy_from_slice(&[0x63, 0x82, 0x53, 0x63]);
+                let (server, client) = (address(server, false), address(client, false));
+                let all = IpAddr::V4(Ipv4Addr::BROADCAST);
+                let none = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+                let (from, to) = match (outgoing, everybody) {
+                    (false, false) => (server, client),
+                    (false, true) => (server, all),
+                    (true, false) => (client, server),
+                    (true, true) => (none, all),
+                };
+                packet(from, to, IpProtocol::Udp, &message)
             }
             Frame::Unreachable { from, quoted } => {
                 // What we sent comes back quoted.

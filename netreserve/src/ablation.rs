@@ -69,4 +69,12 @@ mempool::__mechanisms! {
     /// Of an [`Ingress`](crate::Ingress). Off: everybody's ARP and neighbour discovery goes to the swap
     /// stack.
     ForeignArp = "foreign-arp", "N8";
+    /// Of an [`Ingress`](crate::Ingress). Off: fragments of VMIO are dropped, or left to others, as all
+    /// other fragments are.
+    Fragments = "fragments", "N8";
+    /// Of an [`Ingress`](crate::Ingress). Off: the renewal of our lease is anybody's UDP.
+    Dhcp = "dhcp", "N8";
+    /// Of an [`Ingress`](crate::Ingress). Off: consumers that keep what serves the VM are registered,
+    /// and see, and take, emergency skbs as well.
+    TapRefusal = "tap-refusal", "N2";
 }

@@ -328,7 +328,7 @@ impl<'m, N: Nic<'m>> Reserved<'m, N> {
                         self.ingress.drop_skb(skb, reason);
                     }
                 }
-                Verdict::Delivered(_) | Verdict::Dropped(_) => {}
+                Verdict::Delivered(_) | Verdict::Taken(_) | Verdict::Dropped(_) => {}
             }
         }
         self.more_pending = true;

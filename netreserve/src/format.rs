@@ -3,10 +3,16 @@
 
 use mempool::__formats;
 
-use crate::{FlowTable, Ingress, QueueEntry, Skb, SkbPool, Socket, SocketTable};
+use crate::{
+    AddrEntry, ConsumerSlot, FirstFragment, FlowTable, Ingress, QueueEntry, Skb, SkbPool, Socket,
+    SocketTable,
+};
 
 __formats! {
     [] FlowTable<'_>: |x| "FlowTable(any: {=bool})", x.any();
+    [] AddrEntry: |x| "AddrEntry";
+    [] FirstFragment: |x| "FirstFragment";
+    [] ConsumerSlot<'_>: |x| "ConsumerSlot";
     [] Ingress<'_>: |x| "Ingress({})", x.stats();
     [] Skb<'_>: |x|
         "Skb({=usize} bytes in {=usize}, emergency: {=bool})",

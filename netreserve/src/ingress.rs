@@ -8,9 +8,10 @@ use mempool::__suite::{Counter, EVENTS, Writer, loud};
 use mempool::{__event, CriticalSection};
 
 use crate::ablation::{Ablation, Mechanism};
-use crate::class::{self, ETHERNET_HEADER, VLAN_TAG, priority_tagged};
+use crate::class::{self, ETHERNET_HEADER, ETHERTYPE_VLAN, VLAN_TAG, tag_number};
 use crate::{
-    Class, Control, DropCounts, DropReason, FlowTable, Medium, Skb, SkbError, SocketId, SocketTable,
+    Class, Consumer, ConsumerError, ConsumerId, ConsumerSlot, Control, DropCounts, DropReason,
+    FlowTable, Keeps, Medium, Protocol, Sees, Skb, SkbError, SocketId, SocketTable, VlanId,
 };
 
 /// What became of a received skb.
@@ -26,6 +27,8 @@ pub enum Verdict<'m> {
     /// the card may have it. If there is none, [`drop_skb`](Ingress::drop_skb) it for the reason
     /// given. It must not reach the swap stack: ARP of a stranger could evict the server's entry (N8).
     Unclaimed(Skb<'m>, DropReason),
+    /// A [consumer](Consumer) has it.
+    Taken(ConsumerId),
     /// It is free again.
     Dropped(DropReason),
 }
@@ -40,16 +43,23 @@ pub struct IngressStats {
     pub received_emergency: u64,
     /// Frames of VMIO flows, handed to the swap stack or to the sockets that serve the VM.
     pub vmio: u64,
+    /// Of those, fragments.
+    pub vmio_fragments: u64,
     /// Frames of their control plane, handed to the swap stack.
     pub control: u64,
     /// Frames queued at sockets.
     pub delivered: u64,
+    /// Frames that a consumer took.
+    pub taken: u64,
+    /// Frames that no consumer was shown, because they came in emergency skbs.
+    pub untapped: u64,
     /// Emergency skbs let out, with VMIO or its control plane in them.
     pub sent_emergency: u64,
     /// Frames dropped, received or to be sent, by reason.
     pub dropped: DropCounts,
     /// Frames of VMIO flows among them. Anything but 0 means that the swap connection is being
-    /// fragmented on its way, and must use smaller segments; or [`DropReason::SharedTag`].
+    /// fragmented on its way, and that the flow table has
+    /// [no place](FlowTable::with_fragments) to remember that; or [`DropReason::SharedTag`].
     pub vmio_dropped: u64,
 }
 
@@ -59,13 +69,13 @@ pub struct IngressStats {
 /// |---|---|---|
 /// | cannot be read, or for another host | dropped | dropped |
 /// | VMIO, or its control plane | swap stack | swap stack |
+/// | anything else | shown to the consumers, who may take it | |
 /// | UDP, TCP | its socket, within its limits | dropped |
 /// | no such socket; foreign ARP, NDP, ICMP, fragment, other protocols | unclaimed | dropped |
 ///
 /// VMIO for a socket that [serves the VM](SocketTable::set_vmio) goes there, and all other VMIO to the
-/// swap stack: the limits of ordinary sockets cannot hold it up (N7). A fragment
-/// serves nobody: only the first one of a packet has ports, and whoever let the others in would
-/// have to keep them. The swap connection's segments must fit the path's MTU.
+/// swap stack: the limits of ordinary sockets cannot hold it up (N7). Consumers
+/// see what is in ordinary memory, and take what is not VMIO: see [`Consumer`].
 ///
 /// Shared by reference. O(1), and no lock is held while a packet is freed.
 ///
@@ -81,8 +91,9 @@ pub struct Ingress<'m> {
     flows: &'m FlowTable<'m>,
     sockets: &'m SocketTable<'m>,
     link: Link,
+    vlan: Option<VlanId>,
     books: Books,
-    state: Mutex<CriticalSection, State>,
+    state: Mutex<CriticalSection, State<'m>>,
 }
 
 #[derive(Clone, Copy)]
@@ -98,15 +109,21 @@ struct Books {
     received: Counter,
     received_emergency: Counter,
     vmio: Counter,
+    vmio_fragments: Counter,
     control: Counter,
     delivered: Counter,
+    taken: Counter,
+    untapped: Counter,
     sent_emergency: Counter,
     dropped: [Counter; DropReason::ALL.len()],
     vmio_dropped: Counter,
 }
 
-struct State {
+struct State<'m> {
     writer: Writer,
+    consumers: &'m mut [ConsumerSlot<'m>],
+    /// One more than the last that is in use.
+    consumers_end: usize,
     ablation: Ablation,
 }
 
@@ -141,12 +158,82 @@ impl<'m> Ingress<'m> {
             flows,
             sockets,
             link,
+            vlan: None,
             books: Books::default(),
             state: Mutex::new(State {
                 writer: Writer::new(),
+                consumers: &mut [],
+                consumers_end: 0,
                 ablation: Ablation::NONE,
             }),
         }
+    }
+
+    /// For a swap stack that lives in a VLAN: the tag is taken out of what comes up to it, and put into
+    /// what it sends, for which skbs need [4 bytes](crate::SkbPool::with_headroom) of headroom. Its flows
+    /// and peers are those [of the VLAN](crate::Flow::in_vlan). A stack without one gets the frames of
+    /// flows in VLANs with their tags.
+    ///
+    /// ```
+    /// use netreserve::{FlowTable, Ingress, ProtocolMemory, SocketTable, VlanId};
+    ///
+    /// let flows = FlowTable::new(&mut [], &mut []);
+    /// let sockets = SocketTable::new(&mut [], &mut [], ProtocolMemory::each(0));
+    /// let ingress = Ingress::new(&flows, &sockets, [2, 0, 0, 0, 0, 1]);
+    /// let ingress = ingress.in_vlan(VlanId::new(17).unwrap());
+    /// ```
+    #[must_use]
+    pub fn in_vlan(mut self, vlan: VlanId) -> Self {
+        self.vlan = Some(vlan);
+        self
+    }
+
+    /// Gives the ladder places for consumers.
+    ///
+    /// ```
+    /// use netreserve::{ConsumerSlot, FlowTable, Ingress, ProtocolMemory, SocketTable};
+    ///
+    /// let flows = FlowTable::new(&mut [], &mut []);
+    /// let sockets = SocketTable::new(&mut [], &mut [], ProtocolMemory::each(0));
+    /// let mut slots = [ConsumerSlot::EMPTY; 2];
+    /// let ingress = Ingress::new(&flows, &sockets, [2, 0, 0, 0, 0, 1]).with_consumers(&mut slots);
+    /// ```
+    #[must_use]
+    pub fn with_consumers(mut self, slots: &'m mut [ConsumerSlot<'m>]) -> Self {
+        slots.fill(ConsumerSlot::EMPTY);
+        let state = self.state.get_mut();
+        (state.consumers, state.consumers_end) = (slots, 0);
+        self
+    }
+
+    /// Registers a consumer. It is called for frames in the order of the slots. O(slots).
+    ///
+    /// # Errors
+    ///
+    /// [`ConsumerError::KeepsVmio`]: what its [policy](Consumer::policy) asks for cannot be had;
+    /// [`ConsumerError::Full`]: no slot is left.
+    pub fn register(&self, consumer: &'m dyn Consumer<'m>) -> Result<ConsumerId, ConsumerError> {
+        let policy = consumer.policy();
+        if !self.ablation().off(Mechanism::TapRefusal) {
+            policy.check()?;
+        }
+        let mut state = self.state.lock();
+        let free = state.consumers.iter().position(|slot| slot.0.is_none());
+        let at = free.ok_or(ConsumerError::Full)?;
+        state.consumers[at] = ConsumerSlot(Some((consumer, policy)));
+        state.consumers_end = state.consumers_end.max(at + 1);
+        Ok(ConsumerId(at))
+    }
+
+    /// Ends a registration; `false` if there was none. A frame that is being judged elsewhere may still
+    /// be shown.
+    pub fn unregister(&self, id: ConsumerId) -> bool {
+        let mut state = self.state.lock();
+        let slot = state.consumers.get_mut(id.0);
+        let was = slot.is_some_and(|slot| slot.0.take().is_some());
+        let last = state.consumers.iter().rposition(|slot| slot.0.is_some());
+        state.consumers_end = last.map_or(0, |last| last + 1);
+        was
     }
 
     /// Judges a received frame. What serves the VM comes back without its priority tag, if it had
@@ -156,36 +243,58 @@ impl<'m> Ingress<'m> {
     /// be taken, and the frame is dropped ([`DropReason::SharedTag`]).
     pub fn receive(&self, skb: Skb<'m>) -> Verdict<'m> {
         let emergency = skb.is_emergency();
-        let class = self.classify(skb.data());
         let ablation = self.ablation();
-        // An emergency skb that is nobody's is not left to others (N2).
-        let kept = emergency && !ablation.off(Mechanism::EmergencyUnclaimed);
         self.count(|books, writer| {
             books.received.count(writer);
             if emergency {
                 books.received_emergency.count(writer);
             }
         });
-        let reason = match class {
-            Class::Malformed(_) => DropReason::Malformed,
-            _ if self.other_host(skb.data()) => DropReason::OtherHost,
+        // Before anything is learned from it.
+        if self.other_host(skb.data()) {
+            return Verdict::Dropped(self.discard(skb, Class::Other, DropReason::OtherHost));
+        }
+        let class = match self.classify(skb.data()) {
+            Class::Control(Control::Dhcp) if ablation.off(Mechanism::Dhcp) => Class::Socket {
+                protocol: Protocol::Udp,
+                local_port: class::DHCP_CLIENT_PORT,
+            },
+            Class::VmioFragment if ablation.off(Mechanism::Fragments) => {
+                Class::Fragment { vmio: true }
+            }
+            Class::Malformed(_) => return self.dropped(skb, Class::Other, DropReason::Malformed),
+            class => class,
+        };
+        match self.offer(
+            skb,
+            class,
+            emergency && !ablation.off(Mechanism::TapRefusal),
+        ) {
+            Ok(skb) => self.judge(skb, class, ablation),
+            Err(taken) => Verdict::Taken(taken),
+        }
+    }
+
+    /// What becomes of a frame that can be read, is for us, and was taken by no consumer.
+    fn judge(&self, skb: Skb<'m>, class: Class, ablation: Ablation) -> Verdict<'m> {
+        let emergency = skb.is_emergency();
+        // An emergency skb that is nobody's is not left to others (N2).
+        let kept = emergency && !ablation.off(Mechanism::EmergencyUnclaimed);
+        match class {
             Class::Vmio if ablation.off(Mechanism::VmioBypass) && !self.has_room(&skb) => {
-                DropReason::ProtocolMemoryFull
+                self.dropped(skb, class, DropReason::ProtocolMemoryFull)
             }
-            Class::Vmio => return self.vmio(skb),
+            Class::Vmio => self.vmio(skb),
+            Class::VmioFragment => {
+                self.hand_up(skb, class, &[&self.books.vmio, &self.books.vmio_fragments])
+            }
             Class::Control(control) if emergency && ablation.off(Mechanism::ControlPlane) => {
-                match control {
-                    Control::Arp => DropReason::EmergencyArp,
-                    Control::Ndp => DropReason::EmergencyNdp,
-                    Control::Mld | Control::IcmpError | Control::PacketTooBig => {
-                        DropReason::EmergencyIcmp
-                    }
-                }
+                self.dropped(skb, class, DropReason::emergency_control(control))
             }
+            Class::Control(_) => self.hand_up(skb, class, &[&self.books.control]),
             Class::Arp | Class::Ndp if ablation.off(Mechanism::ForeignArp) => {
-                return self.hand_up(skb, class, None);
+                self.hand_up(skb, class, &[])
             }
-            Class::Control(_) => return self.hand_up(skb, class, Some(&self.books.control)),
             Class::Socket {
                 protocol,
                 local_port,
@@ -198,7 +307,7 @@ impl<'m> Ingress<'m> {
                 } else {
                     self.sockets.deliver(protocol, local_port, skb)
                 };
-                return match result {
+                match result {
                     Ok(socket) => {
                         self.count(|books, writer| books.delivered.count(writer));
                         Verdict::Delivered(socket)
@@ -206,20 +315,54 @@ impl<'m> Ingress<'m> {
                     Err((DropReason::NoSocket, skb)) if !kept => {
                         Verdict::Unclaimed(skb, DropReason::NoSocket)
                     }
-                    Err((reason, skb)) => Verdict::Dropped(self.discard(skb, class, reason)),
-                };
+                    Err((reason, skb)) => self.dropped(skb, class, reason),
+                }
             }
-            Class::Icmp if kept => DropReason::EmergencyIcmp,
-            Class::Arp if kept => DropReason::EmergencyArp,
-            Class::Ndp if kept => DropReason::EmergencyNdp,
-            Class::Fragment { .. } if kept => DropReason::EmergencyFragment,
-            Class::Other if kept => DropReason::EmergencyOther,
-            Class::Arp => return Verdict::Unclaimed(skb, DropReason::ForeignArp),
-            Class::Ndp => return Verdict::Unclaimed(skb, DropReason::ForeignNdp),
-            Class::Fragment { .. } => return Verdict::Unclaimed(skb, DropReason::Fragment),
-            Class::Icmp | Class::Other => return Verdict::Unclaimed(skb, DropReason::NoProtocol),
-        };
-        Verdict::Dropped(self.discard(skb, class, reason))
+            Class::Malformed(_) => self.dropped(skb, class, DropReason::Malformed),
+            Class::Arp | Class::Ndp | Class::Icmp | Class::Fragment { .. } | Class::Other => {
+                let (in_emergency, ordinary) = DropReason::of_nobody(class);
+                if kept {
+                    self.dropped(skb, class, in_emergency)
+                } else {
+                    Verdict::Unclaimed(skb, ordinary)
+                }
+            }
+        }
+    }
+
+    /// Shows a frame to the consumers, unless it is `withheld`; it comes back if nobody takes it.
+    fn offer(&self, mut skb: Skb<'m>, class: Class, withheld: bool) -> Result<Skb<'m>, ConsumerId> {
+        let mut at = 0;
+        while let Some((id, consumer, sees, keeps)) = self.consumer(&mut at) {
+            if withheld {
+                self.count(|books, writer| books.untapped.count(writer));
+                break;
+            }
+            let vmio = class.serves_vm() && sees == Sees::Foreign;
+            match keeps {
+                _ if vmio => {}
+                Keeps::Nothing | Keeps::Copies => consumer.look(skb.data(), class),
+                Keeps::Skbs => match consumer.take(skb, class) {
+                    Ok(()) => {
+                        self.count(|books, writer| books.taken.count(writer));
+                        return Err(id);
+                    }
+                    Err(passed) => skb = passed,
+                },
+            }
+        }
+        Ok(skb)
+    }
+
+    /// The next consumer from `at` on.
+    fn consumer(&self, at: &mut usize) -> Option<(ConsumerId, &'m dyn Consumer<'m>, Sees, Keeps)> {
+        let state = self.state.lock();
+        let end = state.consumers_end;
+        let slots = state.consumers.get(*at..end)?.iter().enumerate();
+        let (skipped, (consumer, policy)) = { slots }.find_map(|(i, slot)| Some((i, slot.0?)))?;
+        let id = *at + skipped;
+        *at = id + 1;
+        Some((ConsumerId(id), consumer, policy.sees, policy.keeps))
     }
 
     /// Frees a received skb and counts it under `reason` (`kfree_skb_reason`); returns the reason.
@@ -232,20 +375,38 @@ impl<'m> Ingress<'m> {
     /// plane, or is freed and counted (N2, N6). TCP stacks carry no mark from a socket to its
     /// packets, so that the frame itself has to say.
     ///
+    /// A stack [in a VLAN](Ingress::in_vlan) sends frames without a tag: here they get it.
+    ///
     /// # Errors
     ///
-    /// [`DropReason::EmergencyTransmit`]: the skb is free again.
-    pub fn egress(&self, skb: Skb<'m>) -> Result<Skb<'m>, DropReason> {
-        if !skb.is_emergency() {
-            return Ok(skb);
+    /// [`DropReason::EmergencyTransmit`]; or [`DropReason::NoHeadroom`] or [`DropReason::SharedTag`] if the
+    /// tag cannot be put in. The skb is free again.
+    pub fn egress(&self, mut skb: Skb<'m>) -> Result<Skb<'m>, DropReason> {
+        let emergency = skb.is_emergency();
+        if emergency {
+            let class = self.classify_outgoing(skb.data());
+            let ablation = self.ablation();
+            let off = class == Class::Control(Control::Dhcp) && ablation.off(Mechanism::Dhcp)
+                || class == Class::VmioFragment && ablation.off(Mechanism::Fragments);
+            let serves = class.serves_vm() && !off;
+            if !serves && !ablation.off(Mechanism::EgressFilter) {
+                return Err(self.discard(skb, class, DropReason::EmergencyTransmit));
+            }
         }
-        let class = self.classify_outgoing(skb.data());
-        if class.serves_vm() || self.ablation().off(Mechanism::EgressFilter) {
+        if let Some(vlan) = self.vlan
+            && let Err(error) = insert_tag(&mut skb, vlan)
+        {
+            let class = self.classify_outgoing(skb.data());
+            let reason = match error {
+                SkbError::Shared => DropReason::SharedTag,
+                _ => DropReason::NoHeadroom,
+            };
+            return Err(self.discard(skb, class, reason));
+        }
+        if emergency {
             self.count(|books, writer| books.sent_emergency.count(writer));
-            Ok(skb)
-        } else {
-            Err(self.discard(skb, class, DropReason::EmergencyTransmit))
         }
+        Ok(skb)
     }
 
     /// A snapshot of the counters. O(reasons), without a lock; each number is right by itself.
@@ -256,8 +417,11 @@ impl<'m> Ingress<'m> {
             received: books.received.get(),
             received_emergency: books.received_emergency.get(),
             vmio: books.vmio.get(),
+            vmio_fragments: books.vmio_fragments.get(),
             control: books.control.get(),
             delivered: books.delivered.get(),
+            taken: books.taken.get(),
+            untapped: books.untapped.get(),
             sent_emergency: books.sent_emergency.get(),
             dropped: DropCounts::new(|reason| books.dropped[reason as usize].get()),
             vmio_dropped: books.vmio_dropped.get(),
@@ -317,8 +481,8 @@ impl<'m> Ingress<'m> {
             return false;
         };
         frame
-            .first_chunk::<6>()
-            .is_some_and(|to| to[0] & 1 == 0 && *to != hardware_addr)
+            .first_chunk::<ETHERNET_HEADER>()
+            .is_some_and(|header| header[0] & 1 == 0 && header[..6] != hardware_addr)
     }
 
     fn classify(&self, frame: &[u8]) -> Class {
@@ -330,7 +494,7 @@ impl<'m> Ingress<'m> {
 
     fn classify_outgoing(&self, frame: &[u8]) -> Class {
         match self.link {
-            Link::Ethernet(_) => class::classify_outgoing(frame, self.flows),
+            Link::Ethernet(_) => class::classify_untagged(frame, self.vlan, self.flows),
             Link::Ip => class::classify_ip_outgoing(frame, self.flows),
         }
     }
@@ -351,24 +515,28 @@ impl<'m> Ingress<'m> {
                 });
                 Verdict::Delivered(socket)
             }
-            Err((None, skb)) => self.hand_up(skb, Class::Vmio, Some(&self.books.vmio)),
-            Err((Some(reason), skb)) => Verdict::Dropped(self.discard(skb, Class::Vmio, reason)),
+            Err((None, skb)) => self.hand_up(skb, Class::Vmio, &[&self.books.vmio]),
+            Err((Some(reason), skb)) => self.dropped(skb, Class::Vmio, reason),
         }
     }
 
     /// To the swap stack with it.
-    fn hand_up(&self, mut skb: Skb<'m>, class: Class, counter: Option<&Counter>) -> Verdict<'m> {
+    fn hand_up(&self, mut skb: Skb<'m>, class: Class, counters: &[&Counter]) -> Verdict<'m> {
         let stripped = match self.link {
-            Link::Ethernet(_) => strip_tag(&mut skb),
+            Link::Ethernet(_) => strip_tag(&mut skb, self.vlan),
             Link::Ip => Ok(()),
         };
         match stripped {
             Ok(()) => {
-                self.count(|_, writer| counter.into_iter().for_each(|c| c.count(writer)));
+                self.count(|_, writer| counters.iter().for_each(|c| c.count(writer)));
                 Verdict::Swap(skb)
             }
-            Err(_) => Verdict::Dropped(self.discard(skb, class, DropReason::SharedTag)),
+            Err(_) => self.dropped(skb, class, DropReason::SharedTag),
         }
+    }
+
+    fn dropped(&self, skb: Skb<'m>, class: Class, reason: DropReason) -> Verdict<'m> {
+        Verdict::Dropped(self.discard(skb, class, reason))
     }
 
     fn discard(&self, skb: Skb<'m>, class: Class, reason: DropReason) -> DropReason {
@@ -378,8 +546,7 @@ impl<'m> Ingress<'m> {
     }
 
     fn count_drop(&self, class: Class, reason: DropReason) {
-        let vmio = (class.serves_vm() || class == Class::Fragment { vmio: true })
-            && reason != DropReason::OtherHost;
+        let vmio = class.serves_vm() || class == Class::Fragment { vmio: true };
         let mut nth = 0;
         self.count(|books, writer| {
             books.dropped[reason as usize].count(writer);
@@ -404,13 +571,25 @@ impl<'m> Ingress<'m> {
     }
 }
 
-/// Moves the addresses over the tag.
-fn strip_tag(skb: &mut Skb<'_>) -> Result<(), SkbError> {
-    if priority_tagged(skb.data()) {
+/// Moves the addresses over a priority tag, or that of the stack's own VLAN.
+fn strip_tag(skb: &mut Skb<'_>, vlan: Option<VlanId>) -> Result<(), SkbError> {
+    let ours = |number| number == 0 || vlan.is_some_and(|vlan| vlan.get() == number);
+    if tag_number(skb.data()).is_some_and(ours) {
         skb.try_data_mut()?
             .copy_within(..ETHERNET_HEADER - 2, VLAN_TAG);
         skb.skip(VLAN_TAG)?;
     }
+    Ok(())
+}
+
+/// Moves the addresses to the front, and writes the tag behind them.
+fn insert_tag(skb: &mut Skb<'_>, vlan: VlanId) -> Result<(), SkbError> {
+    const ADDRESSES: usize = ETHERNET_HEADER - 2;
+    skb.push(VLAN_TAG)?;
+    let frame = skb.try_data_mut()?;
+    frame.copy_within(VLAN_TAG..VLAN_TAG + ADDRESSES, 0);
+    frame[ADDRESSES..ADDRESSES + 2].copy_from_slice(&ETHERTYPE_VLAN.to_be_bytes());
+    frame[ADDRESSES + 2..ADDRESSES + VLAN_TAG].copy_from_slice(&vlan.get().to_be_bytes());
     Ok(())
 }
 

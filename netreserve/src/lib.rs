@@ -71,6 +71,7 @@
 //! match ingress.receive(skb) {
 //!     Verdict::Swap(skb) => println!("{} bytes for the swap stack", skb.len()),
 //!     Verdict::Delivered(socket) => println!("wake the owner of {socket:?}"),
+//!     Verdict::Taken(consumer) => println!("{consumer:?} has it"),
 //!     Verdict::Unclaimed(skb, reason) => drop(ingress.drop_skb(skb, reason)), // no other stack
 //!     Verdict::Dropped(reason) => assert_eq!(reason, DropReason::OtherHost),
 //! }
@@ -80,7 +81,8 @@
 //! # Modules, from below
 //!
 //! `skb` and `pool` (buffers), `class` (flows and early demux), `sock` (queues and backlogs, what is
-//! sent, and their limits), `ingress` (the drop ladder, with its `reason`s), `reassembly` and
+//! sent, and their limits), `consumer` (taps and forwarding, and what they may
+//! have), `ingress` (the drop ladder, with its `reason`s), `reassembly` and
 //! `neighbours` (bounded holders, for stacks that have none), `nic` (what a driver implements) and
 //! `rx_ring` (what it posts), `window` (what a peer may send), `device` (a card and a ladder, for any
 //! stack), `budget` (how much reserve) and `limits` (how it changes), `stats`;
@@ -115,6 +117,7 @@ extern crate std;
 mod ablation;
 mod budget;
 mod class;
+mod consumer;
 mod device;
 #[cfg(feature = "embassy")]
 mod embassy;
@@ -148,9 +151,10 @@ pub use budget::{
     rx_skbs, tx_budget, tx_limit, tx_skbs,
 };
 pub use class::{
-    AddrEntry, Class, Control, Flow, FlowError, FlowTable, Malformed, Neighbour, Protocol, VlanId,
-    classify, classify_ip, classify_ip_outgoing, classify_outgoing,
+    AddrEntry, Class, Control, DhcpClient, FirstFragment, Flow, FlowError, FlowTable, Malformed,
+    Neighbour, Protocol, VlanId, classify, classify_ip, classify_ip_outgoing, classify_outgoing,
 };
+pub use consumer::{Consumer, ConsumerError, ConsumerId, ConsumerSlot, Keeps, Policy, Sees};
 pub use device::{Reserved, ReservedError, RxToken, TxToken};
 #[cfg(feature = "embassy")]
 pub use embassy::{NicWaker, ReservedDriver};

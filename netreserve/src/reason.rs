@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::Protocol;
+use crate::{Class, Control, Protocol};
 
 macro_rules! reasons {
     ($($(#[$doc:meta])+ $reason:ident = $name:literal,)+) => {
@@ -53,13 +53,15 @@ reasons! {
     Malformed = "malformed",
     /// Sent to the hardware address of another host.
     OtherHost = "other_host",
-    /// Its priority tag cannot be taken out, because another skb shares its bytes.
+    /// Its tag cannot be taken out, or put in, because another skb shares its bytes.
     SharedTag = "shared_tag",
+    /// There is no room in front of it for the tag of its VLAN.
+    NoHeadroom = "no_headroom",
     /// ARP of a neighbour that no VMIO flow depends on: it could evict one that matters.
     ForeignArp = "foreign_arp",
     /// Neighbour discovery that no VMIO flow depends on: it could evict a neighbour that matters.
     ForeignNdp = "foreign_ndp",
-    /// A fragment; nobody puts packets together here.
+    /// A fragment that is not of VMIO, or cannot be told to be: nobody puts packets together here.
     Fragment = "fragment",
     /// A protocol that has no sockets here.
     NoProtocol = "no_protocol",
@@ -83,6 +85,29 @@ impl DropReason {
         match protocol {
             Protocol::Udp => DropReason::EmergencyUdp,
             Protocol::Tcp => DropReason::EmergencyTcp,
+        }
+    }
+}
+
+impl DropReason {
+    /// For the control plane in an emergency skb, as if it were anybody's.
+    pub(crate) const fn emergency_control(control: Control) -> DropReason {
+        match control {
+            Control::Arp => DropReason::EmergencyArp,
+            Control::Ndp => DropReason::EmergencyNdp,
+            Control::Dhcp => DropReason::EmergencyUdp,
+            Control::Mld | Control::IcmpError | Control::PacketTooBig => DropReason::EmergencyIcmp,
+        }
+    }
+
+    /// For what neither the VM nor a socket wants: in an emergency skb, and in an ordinary one.
+    pub(crate) const fn of_nobody(class: Class) -> (DropReason, DropReason) {
+        match class {
+            Class::Arp => (DropReason::EmergencyArp, DropReason::ForeignArp),
+            Class::Ndp => (DropReason::EmergencyNdp, DropReason::ForeignNdp),
+            Class::Icmp => (DropReason::EmergencyIcmp, DropReason::NoProtocol),
+            Class::Fragment { .. } => (DropReason::EmergencyFragment, DropReason::Fragment),
+            _ => (DropReason::EmergencyOther, DropReason::NoProtocol),
         }
     }
 }

@@ -59,8 +59,11 @@ impl fmt::Display for Stats {
         for (name, count) in [
             ("  in emergency skbs", ingress.received_emergency),
             ("  vmio", ingress.vmio),
+            ("    in fragments", ingress.vmio_fragments),
             ("  control plane", ingress.control),
             ("  to sockets", ingress.delivered),
+            ("  to consumers", ingress.taken),
+            ("  hidden from them", ingress.untapped),
         ] {
             writeln!(f, "{name:<24}{count:>12}")?;
         }

@@ -1,6 +1,8 @@
 //! Early demux: whom a frame serves, decided from its headers before anything is done with it.
 
+mod dhcp;
 mod flow;
+mod fragment;
 mod parse;
 mod table;
 
@@ -10,10 +12,14 @@ use core::net::Ipv6Addr;
 use lock_api::RawMutex;
 
 use crate::Medium;
+pub use dhcp::DhcpClient;
+use dhcp::Message;
 pub use flow::{Flow, Neighbour, VlanId};
-use parse::{Conversation, Multicast, Ndp, NdpKind, Parsed};
+pub use fragment::FirstFragment;
+use fragment::PacketId;
+use parse::{Conversation, Fragment, Multicast, Ndp, NdpKind, Parsed};
 pub(crate) use parse::{
-    ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, VLAN_TAG, link, priority_tagged,
+    ETHERNET_HEADER, ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_VLAN, VLAN_TAG, link, tag_number,
 };
 pub use table::{AddrEntry, FlowError, FlowTable};
 
@@ -83,10 +89,14 @@ pub enum Class {
     Ndp,
     /// ICMP that is not about a VMIO flow.
     Icmp,
-    /// A fragment of an IP packet. Only the first one has ports, so that the rest cannot be told
-    /// apart here: a VMIO flow must not be fragmented.
+    /// A fragment of a packet of a VMIO flow: the first one, or one that follows it while the table
+    /// [remembers](FlowTable::with_fragments) that.
+    VmioFragment,
+    /// Any other fragment.
     Fragment {
-        /// It is the first one of a packet of a VMIO flow.
+        /// It is the first one of a packet of a VMIO flow, but has not the whole transport header in
+        /// it, or there is no place to remember it: the rest of the packet could not be told from
+        /// anybody else's.
         vmio: bool,
     },
     /// Another network protocol, another transport protocol, or another VLAN.
@@ -99,7 +109,7 @@ impl Class {
     /// Whether the swap stack needs it: VMIO, or its control plane.
     #[must_use]
     pub const fn serves_vm(self) -> bool {
-        matches!(self, Class::Vmio | Class::Control(_))
+        matches!(self, Class::Vmio | Class::VmioFragment | Class::Control(_))
     }
 }
 
@@ -124,6 +134,8 @@ pub enum Control {
     /// solicitations of our own address on to those alone who said that they listen. Only while there
     /// is a flow over IPv6.
     Mld,
+    /// The renewal of the lease of our address, if that was [asked for](FlowTable::allow_dhcp).
+    Dhcp,
     /// Destination unreachable or time exceeded, quoting a packet of a VMIO flow.
     IcmpError,
     /// Packet too big, or fragmentation needed, quoting a packet of a VMIO flow.
@@ -155,7 +167,8 @@ pub enum Malformed {
 /// whatever the bytes.
 ///
 /// A priority tag (802.1Q with VLAN 0) is looked through; a frame with another tag belongs to the flows
-/// of that VLAN, and one with two tags to nobody here.
+/// of that VLAN, and one with two tags to nobody here. The table remembers first fragments, if it was
+/// [given the place](FlowTable::with_fragments).
 ///
 /// ```
 /// use netreserve::{Class, FlowTable, Malformed, classify};
@@ -165,7 +178,7 @@ pub enum Malformed {
 /// ```
 #[must_use]
 pub fn classify<R: RawMutex>(frame: &[u8], flows: &FlowTable<'_, R>) -> Class {
-    judge(frame, Medium::Ethernet, flows, Direction::Received)
+    judge(frame, Medium::Ethernet, None, flows, Direction::Received)
 }
 
 /// Classifies a received frame that begins with its IP header ([`Medium::Ip`](crate::Medium::Ip)).
@@ -180,7 +193,7 @@ pub fn classify<R: RawMutex>(frame: &[u8], flows: &FlowTable<'_, R>) -> Class {
 /// ```
 #[must_use]
 pub fn classify_ip<R: RawMutex>(packet: &[u8], flows: &FlowTable<'_, R>) -> Class {
-    judge(packet, Medium::Ip, flows, Direction::Received)
+    judge(packet, Medium::Ip, None, flows, Direction::Received)
 }
 
 /// Classifies a finished frame that is about to be sent: what is VMIO, and what is control plane,
@@ -196,7 +209,7 @@ pub fn classify_ip<R: RawMutex>(packet: &[u8], flows: &FlowTable<'_, R>) -> Clas
 /// ```
 #[must_use]
 pub fn classify_outgoing<R: RawMutex>(frame: &[u8], flows: &FlowTable<'_, R>) -> Class {
-    judge(frame, Medium::Ethernet, flows, Direction::Sent)
+    judge(frame, Medium::Ethernet, None, flows, Direction::Sent)
 }
 
 /// [`classify_outgoing`] for a frame that begins with its IP header.
@@ -209,7 +222,16 @@ pub fn classify_outgoing<R: RawMutex>(frame: &[u8], flows: &FlowTable<'_, R>) ->
 /// ```
 #[must_use]
 pub fn classify_ip_outgoing<R: RawMutex>(packet: &[u8], flows: &FlowTable<'_, R>) -> Class {
-    judge(packet, Medium::Ip, flows, Direction::Sent)
+    judge(packet, Medium::Ip, None, flows, Direction::Sent)
+}
+
+/// [`classify_outgoing`] for a frame that will get its tag later.
+pub(crate) fn classify_untagged<R: RawMutex>(
+    frame: &[u8],
+    vlan: Option<VlanId>,
+    flows: &FlowTable<'_, R>,
+) -> Class {
+    judge(frame, Medium::Ethernet, vlan, flows, Direction::Sent)
 }
 
 /// The transport protocol in a frame that is no fragment.
@@ -229,6 +251,9 @@ pub(crate) fn received_flow(frame: &[u8], medium: Medium) -> Option<Flow> {
         _ => None,
     }
 }
+
+/// Where servers answer DHCP to.
+pub(crate) const DHCP_CLIENT_PORT: u16 = Message::CLIENT_PORT;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Direction {
@@ -272,37 +297,66 @@ impl Direction {
 fn judge<R: RawMutex>(
     frame: &[u8],
     medium: Medium,
+    vlan: Option<VlanId>,
     flows: &FlowTable<'_, R>,
     direction: Direction,
 ) -> Class {
     match parse::common(frame, medium) {
-        Some(conversation) => socket_or_vmio(direction.flow(conversation, None), flows),
-        None => judge_uncommon(frame, medium, flows, direction),
+        Some(conversation) => {
+            let flow = direction.flow(conversation, vlan);
+            if flows.contains(flow) {
+                Class::Vmio
+            } else {
+                judge_stranger(flow, frame, medium, flows, direction)
+            }
+        }
+        None => judge_uncommon(frame, medium, vlan, flows, direction),
     }
 }
 
-#[inline]
-fn socket_or_vmio<R: RawMutex>(flow: Flow, flows: &FlowTable<'_, R>) -> Class {
-    if flows.contains(flow) {
-        Class::Vmio
-    } else {
-        Class::Socket {
-            protocol: flow.protocol,
-            local_port: flow.local_port,
+/// A packet of UDP or TCP that is no flow's.
+fn judge_stranger<R: RawMutex>(
+    flow: Flow,
+    frame: &[u8],
+    medium: Medium,
+    flows: &FlowTable<'_, R>,
+    direction: Direction,
+) -> Class {
+    let ports = (flow.protocol, flow.local_port, flow.remote_port);
+    if ports == (Protocol::Udp, Message::CLIENT_PORT, Message::SERVER_PORT)
+        && let Some(message) = parse::dhcp(frame, medium)
+        && flows.is_dhcp(&message, flow.vlan)
+    {
+        let client = message.client;
+        let vlan = flow.vlan;
+        let ours = match direction {
+            Direction::Received => client.is_broadcast(),
+            Direction::Sent => client.is_unspecified(),
+        };
+        let addr = client.to_ipv6_mapped();
+        let right_way = message.request == (direction == Direction::Sent);
+        if right_way && (ours || flows.is_local(Neighbour { addr, vlan })) {
+            return Class::Control(Control::Dhcp);
         }
+    }
+    Class::Socket {
+        protocol: flow.protocol,
+        local_port: flow.local_port,
     }
 }
 
 fn judge_uncommon<R: RawMutex>(
     frame: &[u8],
     medium: Medium,
+    implied: Option<VlanId>,
     flows: &FlowTable<'_, R>,
     direction: Direction,
 ) -> Class {
-    let (vlan, parsed) = match parse::frame(frame, medium) {
+    let (tag, parsed) = match parse::frame(frame, medium) {
         Ok(parsed) => parsed,
         Err(reason) => return Class::Malformed(reason),
     };
+    let vlan = tag.or(implied);
     let control = |serves, control, other| {
         if serves {
             Class::Control(control)
@@ -313,7 +367,12 @@ fn judge_uncommon<R: RawMutex>(
     let link = Depends { flows, vlan };
     match parsed {
         Parsed::Transport(conversation) => {
-            socket_or_vmio(direction.flow(conversation, vlan), flows)
+            let flow = direction.flow(conversation, vlan);
+            if flows.contains(flow) {
+                Class::Vmio
+            } else {
+                judge_stranger(flow, frame, medium, flows, direction)
+            }
         }
         Parsed::Arp { sender, target } => control(
             link.arp(sender, target, direction),
@@ -335,9 +394,7 @@ fn judge_uncommon<R: RawMutex>(
             control(about, kind, Class::Icmp)
         }
         Parsed::Icmp => Class::Icmp,
-        Parsed::Fragment(first) => Class::Fragment {
-            vmio: first.is_some_and(|first| flows.contains(direction.flow(first, vlan))),
-        },
+        Parsed::Fragment(fragment) => link.fragment(fragment, direction),
         Parsed::Other => Class::Other,
     }
 }
@@ -400,6 +457,32 @@ impl<R: RawMutex> Depends<'_, '_, R> {
                 self.peer(destination) || destination == ALL_ROUTERS && self.flows.any_ipv6()
             }
             (Direction::Sent, NdpKind::RouterAdvert | NdpKind::Redirect { .. }) => false,
+        }
+    }
+
+    fn fragment(&self, fragment: Fragment, direction: Direction) -> Class {
+        let Fragment {
+            packet,
+            extent,
+            first,
+            whole_header,
+        } = fragment;
+        let vlan = self.vlan;
+        let sent = direction == Direction::Sent;
+        let id = PacketId {
+            vlan,
+            sent,
+            ..packet
+        };
+        let vmio = first.is_some_and(|first| self.flows.contains(direction.flow(first, vlan)));
+        let known = match extent.offset {
+            0 => vmio && whole_header && self.flows.begin_fragments(id, extent),
+            _ => self.flows.fragment_goes_on(id, extent),
+        };
+        if known {
+            Class::VmioFragment
+        } else {
+            Class::Fragment { vmio }
         }
     }
 

@@ -5,7 +5,9 @@ use core::fmt;
 use lock_api::{Mutex, RawMutex};
 use mempool::CriticalSection;
 
-use super::flow::{Flow, Neighbour, is_ipv4, is_unicast};
+use super::dhcp::{DhcpClient, Message};
+use super::flow::{Flow, Neighbour, VlanId, is_ipv4, is_unicast};
+use super::fragment::{Extent, FirstFragment, Fragments, PacketId};
 use crate::probe::{Keyed, Probe, Slot};
 
 /// Every VMIO flow of the system, and its peers: the neighbours whose ARP and neighbour discovery are
@@ -52,6 +54,8 @@ struct State<'m> {
     addrs: Probe<'m, AddrEntry>,
     /// Flows over IPv6 among them.
     ipv6: usize,
+    fragments: Fragments<'m>,
+    dhcp: Option<DhcpClient>,
 }
 
 /// An address that VMIO flows depend on: what a [`Slot`] of a [`FlowTable`] holds.
@@ -97,8 +101,31 @@ impl<'m, R: RawMutex> FlowTable<'m, R> {
                 flows: Probe::new(flows),
                 addrs: Probe::new(addrs),
                 ipv6: 0,
+                fragments: Fragments::new(&mut []),
+                dhcp: None,
             }),
         }
+    }
+
+    /// Lets fragments of VMIO in and out, `slots.len()` packets at a time, both directions together.
+    ///
+    /// Only the first fragment of a packet has ports. It is remembered, so that those which follow are
+    /// known: until as many others have begun, or 64 KiB of fragments have come. What comes before the
+    /// first one is refused, and what overlaps it; the sender repeats the packet. A stranger's fragments
+    /// change nothing here. Without slots, as the table is made, all fragments are refused.
+    ///
+    /// Whoever puts the packets together holds their fragments meanwhile, and needs a bound (N4).
+    ///
+    /// ```
+    /// use netreserve::{FlowTable, FirstFragment};
+    ///
+    /// let mut slots = [const { FirstFragment::EMPTY }; 16];
+    /// let table = FlowTable::new(&mut [], &mut []).with_fragments(&mut slots);
+    /// ```
+    #[must_use]
+    pub fn with_fragments(mut self, slots: &'m mut [FirstFragment]) -> Self {
+        self.state.get_mut().fragments = Fragments::new(slots);
+        self
     }
 
     /// Tags a flow as VMIO, from its next packet on.
@@ -181,6 +208,18 @@ impl<'m, R: RawMutex> FlowTable<'m, R> {
         Ok(())
     }
 
+    /// Makes the messages of a DHCP client control plane: for a system whose swap stack renews the lease
+    /// of the address that its flows are from. Answers must be to such an address, or to everybody.
+    /// Another client takes the place of the one before.
+    pub fn allow_dhcp(&self, client: DhcpClient) {
+        self.state.lock().dhcp = Some(client);
+    }
+
+    /// Takes back [`allow_dhcp`](FlowTable::allow_dhcp).
+    pub fn forbid_dhcp(&self) {
+        self.state.lock().dhcp = None;
+    }
+
     /// Whether there is any VMIO flow. O(1).
     #[must_use]
     pub fn any(&self) -> bool {
@@ -225,6 +264,22 @@ impl<'m, R: RawMutex> FlowTable<'m, R> {
     /// Whether there is any VMIO flow over IPv6.
     pub(super) fn any_ipv6(&self) -> bool {
         self.state.lock().ipv6 > 0
+    }
+
+    /// See [`Fragments::begin`].
+    pub(super) fn begin_fragments(&self, id: PacketId, first: Extent) -> bool {
+        self.state.lock().fragments.begin(id, first)
+    }
+
+    /// See [`Fragments::goes_on`].
+    pub(super) fn fragment_goes_on(&self, id: PacketId, part: Extent) -> bool {
+        self.state.lock().fragments.goes_on(id, part)
+    }
+
+    /// Whether a message is one of the client that was allowed, or for it.
+    pub(super) fn is_dhcp(&self, message: &Message, vlan: Option<VlanId>) -> bool {
+        let client = self.state.lock().dhcp;
+        client.is_some_and(|client| client.is_in(message, vlan))
     }
 
     fn addr(&self, neighbour: Neighbour) -> Option<AddrEntry> {

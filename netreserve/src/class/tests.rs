@@ -1,4 +1,7 @@
+mod dhcp;
+mod fragments;
 mod ipv6;
+mod reconnect;
 
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};

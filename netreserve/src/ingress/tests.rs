@@ -1,3 +1,7 @@
+mod consumers;
+mod ladder;
+mod vlan;
+
 use alloc::vec::Vec;
 use core::net::SocketAddrV4;
 

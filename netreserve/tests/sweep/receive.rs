@@ -60,6 +60,7 @@ fn receive(run: &Run<'_>, m: &Machine) {
                     kept.extend(m.sockets.recv(socket));
                 }
             }
+            Verdict::Taken(_) => unreachable!("there is no consumer"),
             Verdict::Dropped(reason) => {
                 let full = matches!(
                     reason,

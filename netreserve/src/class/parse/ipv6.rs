@@ -3,8 +3,9 @@
 use core::net::Ipv6Addr;
 
 use super::super::flow::is_ipv4;
+use super::super::fragment::Extent;
 use super::super::{Malformed, Protocol};
-use super::{Conversation, Ends, Parsed, be16, icmp, transport};
+use super::{Conversation, Ends, Fragment, Parsed, icmp, transport};
 
 const HEADER: usize = 40;
 /// Extension headers that are looked behind: each of those that RFC 8200 recommends in front of a
@@ -25,8 +26,25 @@ struct Upper<'p> {
     protocol: u8,
     /// Where the payload begins.
     payload: &'p [u8],
-    /// The fragment header's offset and flag, if there is one.
-    fragment: Option<u16>,
+    fragment: Option<FragmentHeader>,
+}
+
+#[derive(Clone, Copy)]
+struct FragmentHeader {
+    id: u32,
+    /// What follows it in the whole packet.
+    next: u8,
+    /// Offset and flag.
+    field: u16,
+    /// Bytes behind it.
+    len: u16,
+}
+
+impl FragmentHeader {
+    /// In bytes, of which it is a multiple of 8.
+    fn offset(self) -> u16 {
+        self.field & FRAGMENT_OFFSET
+    }
 }
 
 pub(super) fn packet(packet: &[u8]) -> Result<Parsed, Malformed> {
@@ -44,14 +62,14 @@ pub(super) fn packet(packet: &[u8]) -> Result<Parsed, Malformed> {
         return Ok(Parsed::Other);
     };
     let protocol = Protocol::from_number(upper.protocol);
-    if let Some(field) = upper.fragment
-        && field & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0
+    if let Some(header) = upper.fragment
+        && header.field & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0
     {
-        let first = field & FRAGMENT_OFFSET == 0;
-        let ports = protocol
-            .filter(|_| first)
-            .and_then(|protocol| ends.ports(protocol, upper.payload));
-        return Ok(Parsed::Fragment(ports));
+        let FragmentHeader { id, next, len, .. } = header;
+        let offset = header.offset();
+        let extent = Extent { offset, len };
+        let fragment = Fragment::new(ends, id, next, extent, protocol, upper.payload);
+        return Ok(Parsed::Fragment(fragment));
     }
     match (protocol, upper.protocol) {
         (Some(protocol), _) => transport(protocol, ends, upper.payload),
@@ -73,10 +91,7 @@ pub(super) fn quoted(packet: &[u8]) -> Result<Option<Conversation>, Malformed> {
     let Ok(Some(upper)) = behind_extensions(header[6], &packet[HEADER..]) else {
         return Ok(None);
     };
-    if upper
-        .fragment
-        .is_some_and(|field| field & FRAGMENT_OFFSET != 0)
-    {
+    if upper.fragment.is_some_and(|header| header.offset() != 0) {
         return Ok(None);
     }
     Ok(Protocol::from_number(upper.protocol)
@@ -123,9 +138,14 @@ fn behind_extensions(first: u8, payload: &[u8]) -> Result<Option<Upper<'_>>, Mal
             return Ok(None);
         }
         if kind == FRAGMENT {
-            let field = be16(header, 2).ok_or(Malformed::Ipv6)?;
-            upper.fragment = Some(field);
-            if field & FRAGMENT_OFFSET != 0 {
+            let fragment = FragmentHeader {
+                id: u32::from_be_bytes([header[4], header[5], header[6], header[7]]),
+                next: header[0],
+                field: u16::from_be_bytes([header[2], header[3]]),
+                len: (upper.payload.len() - 8) as u16,
+            };
+            upper.fragment = Some(fragment);
+            if fragment.offset() != 0 {
                 // What follows is the middle of something.
                 upper.protocol = header[0];
                 upper.payload = &upper.payload[8..];

@@ -9,7 +9,9 @@ mod ipv6;
 
 use core::net::{Ipv4Addr, Ipv6Addr};
 
+use super::dhcp::Message;
 use super::flow::VlanId;
+use super::fragment::{Extent, PacketId};
 use super::{Malformed, Protocol};
 use crate::Medium;
 pub(super) use icmp::{Multicast, Ndp, NdpKind};
@@ -22,7 +24,7 @@ const VLAN_NUMBER: u16 = 0x0fff;
 
 pub(crate) const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
-const ETHERTYPE_VLAN: u16 = 0x8100;
+pub(crate) const ETHERTYPE_VLAN: u16 = 0x8100;
 pub(crate) const ETHERTYPE_IPV6: u16 = 0x86dd;
 
 const IPV4_MIN_HEADER: usize = 20;
@@ -52,8 +54,7 @@ pub(super) enum Parsed {
         target: Ipv6Addr,
     },
     Transport(Conversation),
-    /// With its ports, if it is the first one.
-    Fragment(Option<Conversation>),
+    Fragment(Fragment),
     /// An error about a conversation that it quotes.
     IcmpError {
         quoted: Conversation,
@@ -66,6 +67,48 @@ pub(super) enum Parsed {
     Other,
 }
 
+/// A part of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fragment {
+    /// But for the VLAN and the way, which are the frame's.
+    pub(super) packet: PacketId,
+    pub(super) extent: Extent,
+    /// The ports, if it is the first one.
+    pub(super) first: Option<Conversation>,
+    /// The first one has the whole transport header, without its options.
+    pub(super) whole_header: bool,
+}
+
+impl Fragment {
+    /// A fragment with `protocol` in its header that says what follows; `transport` and `segment` of the
+    /// first one alone, where it has them.
+    fn new(
+        ends: Ends,
+        id: u32,
+        protocol: u8,
+        extent: Extent,
+        transport: Option<Protocol>,
+        segment: &[u8],
+    ) -> Fragment {
+        let first = transport
+            .filter(|_| extent.offset == 0)
+            .and_then(|protocol| ends.ports(protocol, segment));
+        Fragment {
+            packet: PacketId {
+                source: ends.source,
+                destination: ends.destination,
+                id,
+                protocol,
+                vlan: None,
+                sent: false,
+            },
+            extent,
+            first,
+            whole_header: first.is_some_and(|first| segment.len() >= least_header(first.protocol)),
+        }
+    }
+}
+
 /// The network that a frame is in, and its payload's type and offset.
 pub(crate) struct Link {
     pub(crate) vlan: Option<VlanId>,
@@ -73,10 +116,12 @@ pub(crate) struct Link {
     pub(crate) header: usize,
 }
 
-/// Whether the frame carries a priority tag (802.1Q with VLAN 0) in front of its type.
-pub(crate) fn priority_tagged(frame: &[u8]) -> bool {
-    be16(frame, 12) == Some(ETHERTYPE_VLAN)
-        && be16(frame, ETHERNET_HEADER).is_some_and(|tag| tag & VLAN_NUMBER == 0)
+/// The VLAN in the tag of an Ethernet frame: 0 for a priority tag; `None` if it has no tag.
+pub(crate) fn tag_number(frame: &[u8]) -> Option<u16> {
+    if be16(frame, 12)? != ETHERTYPE_VLAN {
+        return None;
+    }
+    Some(be16(frame, ETHERNET_HEADER)? & VLAN_NUMBER)
 }
 
 /// What nearly every frame is: untagged, whole, and TCP or UDP over IPv4 without options. One check of
@@ -125,6 +170,24 @@ pub(super) fn frame(frame: &[u8], medium: Medium) -> Result<(Option<VlanId>, Par
         Medium::Ethernet => ethernet(frame),
         Medium::Ip => Ok((None, ip(frame)?)),
     }
+}
+
+/// The message in a frame that is a datagram between the ports of DHCP.
+#[cold]
+pub(super) fn dhcp(frame: &[u8], medium: Medium) -> Option<Message> {
+    let packet = match medium {
+        Medium::Ethernet => frame.get(link(frame)?.header..)?,
+        Medium::Ip => frame,
+    };
+    let header = ipv4_header(packet)?;
+    let (source, destination) = (header.ends.source, header.ends.destination);
+    let total = usize::from(be16(packet, 2)?);
+    let payload = packet.get(header.len + least_header(Protocol::Udp)..total)?;
+    Message::read(
+        source.to_ipv4_mapped()?,
+        destination.to_ipv4_mapped()?,
+        payload,
+    )
 }
 
 fn ip(packet: &[u8]) -> Result<Parsed, Malformed> {
@@ -190,11 +253,13 @@ fn ipv4(packet: &[u8]) -> Result<Parsed, Malformed> {
 
     let protocol = Protocol::from_number(header.protocol);
     if header.fragment & (MORE_FRAGMENTS | FRAGMENT_OFFSET) != 0 {
-        let first = header.fragment & FRAGMENT_OFFSET == 0;
-        let ports = protocol
-            .filter(|_| first)
-            .and_then(|protocol| header.ends.ports(protocol, payload));
-        return Ok(Parsed::Fragment(ports));
+        let extent = Extent {
+            offset: (header.fragment & FRAGMENT_OFFSET) * 8,
+            len: payload.len() as u16,
+        };
+        let (ends, number) = (header.ends, header.protocol);
+        let fragment = Fragment::new(ends, header.id.into(), number, extent, protocol, payload);
+        return Ok(Parsed::Fragment(fragment));
     }
     match (protocol, header.protocol) {
         (Some(protocol), _) => transport(protocol, header.ends, payload),
@@ -203,13 +268,22 @@ fn ipv4(packet: &[u8]) -> Result<Parsed, Malformed> {
     }
 }
 
+/// Bytes of a transport header without options.
+const fn least_header(protocol: Protocol) -> usize {
+    match protocol {
+        Protocol::Udp => 8,
+        Protocol::Tcp => 20,
+    }
+}
+
 fn transport(protocol: Protocol, ends: Ends, segment: &[u8]) -> Result<Parsed, Malformed> {
-    let (field, minimum) = match protocol {
-        Protocol::Udp => (be16(segment, 4).map(usize::from), 8),
-        Protocol::Tcp => (segment.get(12).map(|b| usize::from(b >> 4) * 4), 20),
+    let field = match protocol {
+        Protocol::Udp => be16(segment, 4).map(usize::from),
+        Protocol::Tcp => segment.get(12).map(|b| usize::from(b >> 4) * 4),
     };
+    let least = least_header(protocol);
     match (field, ends.ports(protocol, segment)) {
-        (Some(length), Some(ports)) if length >= minimum && length <= segment.len() => {
+        (Some(length), Some(ports)) if length >= least && length <= segment.len() => {
             Ok(Parsed::Transport(ports))
         }
         _ => Err(Malformed::Transport),
@@ -239,6 +313,7 @@ impl Ends {
 struct Ipv4Header {
     /// Bytes, options included; so many are there.
     len: usize,
+    id: u16,
     fragment: u16,
     protocol: u8,
     ends: Ends,
@@ -252,6 +327,7 @@ fn ipv4_header(packet: &[u8]) -> Option<Ipv4Header> {
     }
     Some(Ipv4Header {
         len,
+        id: be16(packet, 4)?,
         fragment: be16(packet, 6)?,
         protocol: *packet.get(9)?,
         ends: Ends {

@@ -14,8 +14,8 @@ const fn link_local(host: u16) -> Ipv6Addr {
     Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, host)
 }
 
-const LOCAL6: SocketAddrV6 = SocketAddrV6::new(ip(1), 700, 0, 0);
-const SERVER6: SocketAddrV6 = SocketAddrV6::new(ip(2), 2049, 0, 0);
+pub(super) const LOCAL6: SocketAddrV6 = SocketAddrV6::new(ip(1), 700, 0, 0);
+pub(super) const SERVER6: SocketAddrV6 = SocketAddrV6::new(ip(2), 2049, 0, 0);
 const STRANGER6: SocketAddrV6 = SocketAddrV6::new(ip(0x66), 6666, 0, 0);
 /// The router, as it advertises itself.
 const ROUTER: Ipv6Addr = link_local(3);
@@ -50,7 +50,7 @@ fn segment(from: SocketAddrV6, to: SocketAddrV6) -> Vec<u8> {
 }
 
 /// A segment of TCP behind `extensions`, each with its kind and its bytes.
-fn behind(extensions: &[(u8, &[u8])], from: SocketAddrV6, to: SocketAddrV6) -> Vec<u8> {
+pub(super) fn behind(extensions: &[(u8, &[u8])], from: SocketAddrV6, to: SocketAddrV6) -> Vec<u8> {
     let mut payload = Vec::new();
     for (at, (_, bytes)) in extensions.iter().enumerate() {
         payload.push(extensions.get(at + 1).map_or(6, |(kind, _)| *kind));
