@@ -5,6 +5,7 @@ mod ablate;
 mod ablation;
 mod budgets;
 mod clock;
+mod cpus;
 mod disk;
 mod explore;
 mod flood;

@@ -19,6 +19,7 @@ use self::off::Off;
 pub use self::panics::quiet_panics;
 use self::remains::Remains;
 use self::swapper::{Site, Storage};
+use crate::cpus;
 use crate::disk::{self, Disk};
 use crate::holders;
 use crate::kernel::{Kernel, Parts, REQUESTS};
@@ -61,6 +62,7 @@ fn simulate<M: Mmu>(scenario: &Scenario, trace: Trace) -> Outcome {
     let findings = Findings::default();
     let off = Off(scenario.without);
     holders::run(*seed, scenario.without, &findings);
+    cpus::run(*seed, scenario.without, &findings);
 
     // Memory: one zone, or one for pages and one for packets.
     let (task, truth) = (SingleTask::new(), Truth::default());
