@@ -6,12 +6,14 @@
 //! byte; and in the end that every frame is back.
 #![no_main]
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use mempool::{
-    AllocError, Buddy, Buffer, BufferCache, Cache, Charge, ChargeError, FRAME_SIZE, Frame,
-    FrameAllocator, FrameEntry, Gfp, MemallocToken, Object, ReserveError, ReserveNode, SingleTask,
-    SizedCache, TaskContext, Watermarks, Zone,
+    AllocError, Buddy, Buffer, BufferCache, Cache, Charge, ChargeError, CpuId, CpuMagazines,
+    CriticalSection, FRAME_SIZE, Frame, FrameAllocator, FrameEntry, Gfp, Magazines, MemallocToken,
+    Object, ReserveError, ReserveNode, SingleTask, SizedCache, TaskContext, Watermarks, Zone,
 };
 
 const FRAMES: usize = 61;
@@ -26,22 +28,56 @@ const SLAB_ORDER: [u8; 3] = [0, 1, 0];
 
 #[derive(Debug, Arbitrary)]
 enum Op {
-    TakeFrame { order: u8, flags: Flags },
+    TakeFrame {
+        order: u8,
+        flags: Flags,
+    },
     GiveFrame(u8),
-    TakeBuffer { large: bool, flags: Flags },
+    TakeBuffer {
+        large: bool,
+        flags: Flags,
+    },
     GiveBuffer(u8),
     TakeObject(Flags),
     GiveObject(u8),
-    Shrink { large: bool },
-    Connect { node: u8, parent: u8 },
+    Shrink {
+        large: bool,
+    },
+    Connect {
+        node: u8,
+        parent: u8,
+    },
     Disconnect(u8),
-    SetLimit { node: u8, limit: u16, pages: Pages },
-    Charge { node: u8, units: Units },
+    SetLimit {
+        node: u8,
+        limit: u16,
+        pages: Pages,
+    },
+    Charge {
+        node: u8,
+        units: Units,
+    },
     Uncharge(u8),
     EnterScope,
     LeaveScope,
     EnterInterrupt,
     LeaveInterrupt,
+    /// On a CPU with magazines, or on the third, which has none.
+    RunOn(u8),
+}
+
+/// Two CPUs park up to four objects each of either cache.
+const CPUS: usize = 2;
+const ROUNDS: usize = 2;
+type Parked<'z, 'm> = SizedCache<'z, CriticalSection, Magazines<'m, &'m Cpu, ROUNDS>>;
+
+#[derive(Default)]
+struct Cpu(AtomicUsize);
+
+impl CpuId for Cpu {
+    fn cpu(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Debug, Clone, Copy, Arbitrary)]
@@ -149,9 +185,16 @@ fuzz_target!(|ops: Vec<Op>| {
         ReserveNode::new("c"),
     ];
     {
-        let caches: [SizedCache<'_>; 2] = [
-            SizedCache::new("large", &zone, 2016, SLAB_ORDER[0]).expect("two to a frame"),
-            SizedCache::new("small", &zone, 96, SLAB_ORDER[1]).expect("many to a slab"),
+        let cpu = Cpu::default();
+        let mut slots: [[CpuMagazines<ROUNDS>; CPUS]; 2] = Default::default();
+        let [large, small] = &mut slots;
+        let caches: [Parked<'_, '_>; 2] = [
+            SizedCache::new("large", &zone, 2016, SLAB_ORDER[0])
+                .expect("two to a frame")
+                .with_magazines(Magazines::new(&cpu, large)),
+            SizedCache::new("small", &zone, 96, SLAB_ORDER[1])
+                .expect("many to a slab")
+                .with_magazines(Magazines::new(&cpu, small)),
         ];
         let typed = <Cache<'_, Box<usize>>>::new("typed", &zone, SLAB_ORDER[2]).expect("small");
         let mut world = World {
@@ -176,6 +219,7 @@ fuzz_target!(|ops: Vec<Op>| {
                 Op::LeaveScope => drop(scopes.pop()),
                 Op::EnterInterrupt => interrupts.push(task.interrupt()),
                 Op::LeaveInterrupt => drop(interrupts.pop()),
+                Op::RunOn(on) => cpu.0.store(usize::from(on) % (CPUS + 1), Ordering::Relaxed),
                 op => world.apply(op),
             }
             assert_eq!(task.memalloc(), !scopes.is_empty());
@@ -195,12 +239,12 @@ fuzz_target!(|ops: Vec<Op>| {
     );
 });
 
-struct World<'c, 'z, 't> {
+struct World<'c, 'z, 't, 'm> {
     zone: &'z Zone<'z>,
     task: &'z SingleTask,
     token: MemallocToken,
     nodes: &'t [ReserveNode<'t>; NODES],
-    caches: &'c [SizedCache<'z>; 2],
+    caches: &'c [Parked<'z, 'm>; 2],
     typed: &'c Cache<'z, Box<usize>>,
     frames: Vec<(Frame<'z>, u8)>,
     buffers: Vec<(Buffer<'c>, u8)>,
@@ -211,7 +255,7 @@ struct World<'c, 'z, 't> {
     stamp: u8,
 }
 
-impl World<'_, '_, '_> {
+impl World<'_, '_, '_, '_> {
     fn apply(&mut self, op: Op) {
         match op {
             Op::TakeFrame { order, flags } => self.take_frame(order % 14, flags),
@@ -242,7 +286,8 @@ impl World<'_, '_, '_> {
                 let cache = usize::from(!large);
                 let before = self.zone.stats().free;
                 let freed = self.caches[cache].shrink();
-                assert!(freed == 0 || freed == 1 << SLAB_ORDER[cache]);
+                assert!(freed.is_multiple_of(1 << SLAB_ORDER[cache]));
+                assert_eq!(self.caches[cache].stats().parked, 0);
                 assert_eq!(self.zone.stats().free, before + freed);
             }
             Op::Connect { node, parent } => {
@@ -262,7 +307,11 @@ impl World<'_, '_, '_> {
                     self.tree.usage[node] -= charge.units();
                 }
             }
-            Op::EnterScope | Op::LeaveScope | Op::EnterInterrupt | Op::LeaveInterrupt => {
+            Op::EnterScope
+            | Op::LeaveScope
+            | Op::EnterInterrupt
+            | Op::LeaveInterrupt
+            | Op::RunOn(_) => {
                 unreachable!("handled by the caller, who holds the guards")
             }
         }
@@ -317,6 +366,7 @@ impl World<'_, '_, '_> {
                 if buffer.from_reserve() {
                     // M3, M6: ordinary memory was tried, and there is none.
                     assert!(cache.alloc(gfp | Gfp::NOMEMALLOC).is_err(), "M3");
+                    assert_eq!(cache.stats().parked, 0, "M3");
                 }
                 assert_eq!(buffer.len(), cache.object_size());
                 let stamp = self.next_stamp();

@@ -103,6 +103,29 @@ fn what_is_parked_is_bounded_and_counted() {
 }
 
 #[test]
+fn a_cpu_goes_to_the_slabs_for_a_magazine_at_a_time() {
+    let w = world();
+    let many: Vec<_> = (0..10)
+        .map(|_| w.cache.alloc(Gfp::ATOMIC).unwrap())
+        .collect();
+    w.cpu.run_on(1);
+    drop(many);
+    w.cache.shrink();
+    // Now a slab is half empty, and the rest of it is loaded with the first that is taken.
+    let _some = [(); 2].map(|()| w.cache.alloc(Gfp::ATOMIC).unwrap());
+    assert_eq!(w.cache.stats().parked, 2);
+
+    let mut held: Vec<_> = (0..20)
+        .map(|_| w.cache.alloc(Gfp::ATOMIC).unwrap())
+        .collect();
+    while w.cache.stats().parked < 2 * ROUNDS {
+        held.pop();
+    }
+    held.pop();
+    assert_eq!(w.cache.stats().parked, ROUNDS, "room for as many more");
+}
+
+#[test]
 fn shrink_empties_the_magazines_of_every_cpu() {
     let w = world();
     for cpu in 0..CPUS {
