@@ -20,6 +20,8 @@ use crate::Mechanism;
 
 mod contract;
 mod exchange;
+#[cfg(feature = "segmentation-offload")]
+mod segmenting;
 
 /// A line that lends its own buffers, and has capabilities that can be told.
 #[derive(Debug)]

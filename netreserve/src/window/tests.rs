@@ -179,7 +179,7 @@ fn known() -> Known {
     let flows = leak(vec![Slot::EMPTY; 32]);
     Known {
         window: Window::default(),
-        flows: leak(FlowTable::new(flows, leak([Slot::EMPTY; 4]))),
+        flows: leak(FlowTable::new(flows, leak([Slot::EMPTY; 32]))),
     }
 }
 
@@ -270,6 +270,22 @@ fn n7_reconnects_do_not_push_a_quiet_connection_out() {
     assert_eq!(of_nine(1, &mut known), (2 * quiet.segment()).div_ceil(32));
     assert_eq!(of_nine(101, &mut known), (2 * quiet.segment()) >> 3);
     assert_eq!(of_nine(100, &mut known), 2 * quiet.segment(), "forgotten");
+}
+
+/// The same addresses and ports in two networks are two connections.
+#[test]
+fn n7_each_vlan_has_its_own_connections() {
+    let mut known = known();
+    let places = [None, Some(17), Some(18)].map(|tag| place(Medium::Ethernet, V4, tag));
+    for (place, scale) in places.into_iter().zip([0, 2, 5]) {
+        known.flows.add(place.flow()).unwrap();
+        place.syn(&mut known, Some(scale));
+    }
+    let segment = places[0].segment();
+    for (place, scale) in places.into_iter().zip([0, 2, 5]) {
+        let says = place.says(&mut known, 3);
+        assert_eq!(says, segment.div_ceil(1 << scale), "{place:?}");
+    }
 }
 
 #[test]

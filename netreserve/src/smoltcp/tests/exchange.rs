@@ -12,7 +12,7 @@ const FLOOD: usize = 12;
 const SLEEPER: u16 = 7000;
 
 #[derive(Debug, Clone, Copy)]
-enum Version {
+pub(super) enum Version {
     V4,
     V6,
 }
@@ -70,7 +70,7 @@ impl Host {
 }
 
 /// What happened.
-struct Outcome {
+pub(super) struct Outcome {
     m: Machine,
     medium: Medium,
     /// Bytes that came back on each connection.
@@ -79,7 +79,7 @@ struct Outcome {
 }
 
 /// `connections` to an echo server, with no ordinary memory at all from the first packet on.
-fn exchange<N: Cable>(
+pub(super) fn exchange<N: Cable>(
     medium: Medium,
     version: Version,
     connections: usize,
@@ -190,7 +190,7 @@ fn flow(local: (IpAddress, u16), remote: (IpAddress, u16)) -> Flow {
 }
 
 impl Outcome {
-    fn assert_complete(&self) {
+    pub(super) fn assert_complete(&self) {
         assert!(
             self.echoed.iter().all(|n| *n == BYTES),
             "{:?} at {}",
@@ -243,7 +243,7 @@ fn n8_a_stack_answers_the_server_out_of_the_reserve_under_a_flood() {
 }
 
 const VERSIONS: [Version; 2] = [Version::V4, Version::V6];
-const LONG: Duration = Duration::from_secs(120);
+pub(super) const LONG: Duration = Duration::from_secs(120);
 
 #[test]
 fn n2_n8_an_exchange_ends_in_reserve_memory_alone_under_a_flood() {
