@@ -2,6 +2,7 @@
 
 use core::net::Ipv4Addr;
 
+use netreserve::Medium;
 use smoltcp::phy::{self, Device, DeviceCapabilities};
 use smoltcp::time::Instant;
 
@@ -12,6 +13,7 @@ use crate::verdict::Findings;
 #[derive(Debug)]
 pub(crate) struct Guard<D> {
     pub(crate) inner: D,
+    medium: Medium,
     server: Ipv4Addr,
     findings: Findings,
     /// Packets can be damaged on their way, and look like others.
@@ -19,9 +21,16 @@ pub(crate) struct Guard<D> {
 }
 
 impl<D> Guard<D> {
-    pub(crate) fn new(inner: D, server: Ipv4Addr, findings: Findings, lossless: bool) -> Self {
+    pub(crate) fn new(
+        inner: D,
+        medium: Medium,
+        server: Ipv4Addr,
+        findings: Findings,
+        lossless: bool,
+    ) -> Self {
         Guard {
             inner,
+            medium,
             server,
             findings,
             lossless,
@@ -32,6 +41,7 @@ impl<D> Guard<D> {
 /// A received packet on its way up.
 pub(crate) struct RxToken<'a, T> {
     inner: T,
+    medium: Medium,
     server: Ipv4Addr,
     findings: &'a Findings,
     lossless: bool,
@@ -40,10 +50,11 @@ pub(crate) struct RxToken<'a, T> {
 impl<T: phy::RxToken> phy::RxToken for RxToken<'_, T> {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
         self.inner.consume(|frame| {
-            let sender = packet::sender(frame);
-            let known = sender == Some(self.server) || packet::is_icmp(frame);
+            let whole = &packet::framed(self.medium, frame);
+            let sender = packet::sender(whole);
+            let known = sender == Some(self.server) || packet::is_icmp(whole);
             self.findings.check(known || !self.lossless, "N8", || {
-                let what = packet::describe(frame);
+                let what = packet::describe(whole);
                 format!("the swap stack was given a stranger's packet: {what}")
             });
             f(frame)
@@ -65,6 +76,7 @@ impl<D: Device> Device for Guard<D> {
         let (inner, tx) = self.inner.receive(now)?;
         let rx = RxToken {
             inner,
+            medium: self.medium,
             server: self.server,
             findings: &self.findings,
             lossless: self.lossless,

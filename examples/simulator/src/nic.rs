@@ -7,7 +7,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use mempool::{ChargeError, Gfp, ReserveNode};
-use netreserve::{DropReason, Flow, FlowTable, Ingress, Nic, RxRing, Skb, SkbAllocError, SkbPool};
+use netreserve::{
+    DropReason, Flow, FlowTable, Ingress, Medium, Nic, RxRing, Skb, SkbAllocError, SkbPool,
+};
 
 use crate::memory::{Drivers, Watched};
 use crate::packet;
@@ -87,6 +89,7 @@ const CLONED: u64 = 4;
 pub(crate) struct Card<'m> {
     pub(crate) port: SharedPort,
     pub(crate) rings: [usize; 2],
+    pub(crate) medium: Medium,
     pub(crate) mtu: usize,
     pub(crate) hardware: [u8; 6],
     pub(crate) server: Ipv4Addr,
@@ -195,7 +198,7 @@ impl<'m> Card<'m> {
 
     /// Judges a packet that leaves, without the crates' own classification.
     fn judge(&self, skb: &Skb<'_>) {
-        let frame = skb.data();
+        let frame = &packet::framed(self.medium, skb.data());
         let tcp = packet::tcp(frame);
         if skb.is_emergency() {
             let to_server = tcp.is_some_and(|tcp| *tcp.destination.ip() == self.server);
@@ -221,6 +224,7 @@ impl<'m> Card<'m> {
 impl Card<'_> {
     /// The server may send no more in one go than there are buffers for, but for one segment.
     fn judge_window(&mut self, frame: &[u8]) {
+        let frame = &packet::framed(self.medium, frame);
         let tcp = packet::tcp(frame).filter(|tcp| *tcp.destination.ip() == self.server);
         let Some(tcp) = tcp else {
             return;
@@ -292,7 +296,7 @@ impl<'m> Nic<'m> for Card<'m> {
 
     fn unclaimed(&mut self, skb: Skb<'m>, _: DropReason) -> Result<(), Skb<'m>> {
         self.findings.check(!skb.is_emergency(), "N2", || {
-            let what = packet::describe(skb.data());
+            let what = packet::describe(&packet::framed(self.medium, skb.data()));
             format!("another stack was given an emergency buffer: {what}")
         });
         if self.others.len() == OTHER_STACK {
@@ -300,6 +304,10 @@ impl<'m> Nic<'m> for Card<'m> {
         }
         self.others.push_back(skb);
         Ok(())
+    }
+
+    fn medium(&self) -> Medium {
+        self.medium
     }
 
     fn mtu(&self) -> usize {

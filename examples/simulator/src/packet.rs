@@ -2,6 +2,9 @@
 //! crates' own parsers are not judged by themselves.
 
 use core::net::{Ipv4Addr, SocketAddrV4};
+use std::borrow::Cow;
+
+use netreserve::Medium;
 
 /// Bytes of an Ethernet header.
 pub(crate) const ETHERNET: usize = 14;
@@ -15,6 +18,19 @@ pub(crate) struct Tcp {
     pub(crate) window: u16,
     /// By how many bits the sender shifts its windows, if this says so.
     pub(crate) scale: Option<u8>,
+}
+
+/// A packet as a card has it, with an Ethernet header in front in any case.
+pub(crate) fn framed(medium: Medium, packet: &[u8]) -> Cow<'_, [u8]> {
+    match medium {
+        Medium::Ip => {
+            let mut frame = vec![0; ETHERNET];
+            frame[12] = 0x08;
+            frame.extend_from_slice(packet);
+            Cow::Owned(frame)
+        }
+        _ => Cow::Borrowed(packet),
+    }
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u16> {

@@ -10,7 +10,9 @@ mod swapper;
 use core::mem::ManuallyDrop;
 
 use mempool::{Gfp, Pool, ReserveBacking, ReserveNode, SingleTask, SizedCache, Watermarks, Zone};
-use netreserve::{FlowTable, Ingress, ProtocolMemory, QueueEntry, SkbPool, Slot, SocketTable};
+use netreserve::{
+    FlowTable, Ingress, Medium, ProtocolMemory, QueueEntry, SkbPool, Slot, SocketTable,
+};
 use swapspace::ExplicitTable;
 
 use self::host::host;
@@ -133,7 +135,10 @@ fn simulate<M: Mmu>(scenario: &Scenario, trace: Trace) -> Outcome {
         .map(|[rx, tx]| SkbPool::new(&watched_cache, rx, tx, &flows, token))
         .collect();
     let ladders: Vec<Ingress<'_>> = (0..machine.swappers)
-        .map(|card| Ingress::new(&flows, &sockets, card_address(card).1))
+        .map(|card| match machine.medium {
+            Medium::Ip => Ingress::over_ip(&flows, &sockets),
+            _ => Ingress::new(&flows, &sockets, card_address(card).1),
+        })
         .collect();
     off.netreserve(|mechanism| {
         pools.iter().for_each(|pool| pool.ablate(mechanism));

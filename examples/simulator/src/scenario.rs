@@ -8,6 +8,7 @@ mod size;
 mod text;
 
 use mempool::FRAME_SIZE;
+use netreserve::Medium;
 
 use crate::Mechanism;
 
@@ -50,6 +51,8 @@ pub struct Scenario {
 /// The machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
+    /// What the cards' packets begin with: an Ethernet header, or that of IP, behind a modem.
+    pub medium: Medium,
     /// Bytes of an IP packet: 1500, or 9000 with packets in a zone of their own.
     pub mtu: u16,
     /// Descriptors of the card, receiving and sending.

@@ -2,6 +2,7 @@
 
 mod faults;
 mod host;
+mod modem;
 mod watch;
 mod wire;
 
@@ -177,6 +178,7 @@ impl<'a> World<'a> {
         self.check_stable(kernel);
         for card in 0..kernel.swappers.len() {
             while let Some(frame) = { kernel.swappers[card].port.borrow_mut().take_sent() } {
+                let frame = self.encapsulate(card, frame);
                 self.transmit(card, frame);
             }
         }

@@ -11,9 +11,9 @@ use core::ops::RangeInclusive;
 use core::time::Duration;
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
-use smoltcp::phy::Device;
+use smoltcp::phy::{Device, Medium};
 use smoltcp::socket::tcp;
-use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Cidr};
+use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr, Ipv4Cidr};
 
 use netreserve::{Flow, FlowTable};
 use swapspace::Instant;
@@ -67,7 +67,7 @@ impl VmioFlows for &FlowTable<'_> {
 /// How a [`SmoltcpTcp`] is addressed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SmoltcpConfig {
-    /// Ethernet address of the device.
+    /// Ethernet address of the device; nobody asks for it where the medium is IP.
     pub hardware: EthernetAddress,
     /// Our address and network.
     pub address: Ipv4Cidr,
@@ -147,7 +147,11 @@ impl<'a, D: Device, V: VmioFlows> SmoltcpTcp<'a, D, V> {
         now: Instant,
     ) -> Self {
         assert!(!config.local_ports.is_empty(), "a connection needs a port");
-        let mut iface_config = Config::new(config.hardware.into());
+        let hardware = match device.capabilities().medium {
+            Medium::Ip => HardwareAddress::Ip,
+            _ => config.hardware.into(),
+        };
+        let mut iface_config = Config::new(hardware);
         iface_config.random_seed = config.seed;
         let mut interface = Interface::new(iface_config, &mut device, timestamp(now));
         interface.update_ip_addrs(|addresses| {

@@ -9,7 +9,8 @@ use mempool::{
     Watermarks, Zone,
 };
 use netreserve::{
-    FlowTable, Ingress, Protocol, ProtocolMemory, QueueEntry, Reserved, SkbPool, Slot, SocketTable,
+    FlowTable, Ingress, Medium, Protocol, ProtocolMemory, QueueEntry, Reserved, SkbPool, Slot,
+    SocketTable,
 };
 use nfs_swap::nfs3::StableHow;
 use nfs_swap::transport::smoltcp::{SmoltcpConfig, SmoltcpTcp};
@@ -152,7 +153,13 @@ pub(super) fn with_system<R>(
         ladder.ablate(mechanism);
         device.ablate(mechanism);
     }
-    let device = Guard::new(device, server::ADDRESS, findings.clone(), true);
+    let device = Guard::new(
+        device,
+        Medium::Ethernet,
+        server::ADDRESS,
+        findings.clone(),
+        true,
+    );
     let config = SmoltcpConfig {
         hardware: EthernetAddress(hardware),
         address: Ipv4Cidr::new(address, 24),

@@ -82,7 +82,13 @@ impl<'s, 'm> Site<'s, 'm> {
         let mut device = Reserved::new(card, self.pool, self.ingress)
             .expect("a packet of the card fits into a buffer");
         off.netreserve(|mechanism| device.ablate(mechanism));
-        let device = Guard::new(device, server::ADDRESS, findings.clone(), parts.lossless);
+        let device = Guard::new(
+            device,
+            parts.machine.medium,
+            server::ADDRESS,
+            findings.clone(),
+            parts.lossless,
+        );
 
         let config = connection(scenario, self.number);
         let Storage {
@@ -141,6 +147,7 @@ impl<'s, 'm> Site<'s, 'm> {
         };
         Card {
             port,
+            medium: machine.medium,
             rings: machine.rings,
             mtu: machine.mtu.into(),
             hardware: card_address(self.number).1,

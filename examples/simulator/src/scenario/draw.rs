@@ -1,5 +1,7 @@
 //! From a seed to a scenario.
 
+use netreserve::Medium;
+
 use super::{
     FOREVER, Fault, FaultKind, File, Machine, Micros, Mode, Program, Refusal, SECOND, Scenario,
     Sizes, Traffic,
@@ -9,6 +11,7 @@ use crate::rng::Rng;
 /// Which streams of the seed are used up here.
 const MACHINE: u64 = 1;
 const SCRIPT: u64 = 2;
+const MEDIUM: u64 = 40;
 
 /// The longest that a fault lasts which ends.
 const LONG: Micros = 20 * SECOND;
@@ -18,7 +21,10 @@ impl Scenario {
     #[must_use]
     pub fn from_seed(seed: u64, mode: Mode) -> Scenario {
         let mut rng = Rng::new(seed, MACHINE);
-        let machine = Machine::draw(&mut rng, mode);
+        let mut machine = Machine::draw(&mut rng, mode);
+        if Rng::new(seed, MEDIUM).chance(100) {
+            machine.medium = Medium::Ip;
+        }
         let program = Program::draw(&mut rng, &machine);
         let mut scenario = Scenario {
             seed,
@@ -90,6 +96,7 @@ impl Machine {
         };
         let requests = rng.pick(&[1, 2, 3, 4, 8, 16, 32, 64]);
         Machine {
+            medium: Medium::Ethernet,
             mtu: if rng.chance(150) { 9000 } else { 1500 },
             rings,
             guaranteed,

@@ -1,3 +1,5 @@
+use netreserve::Medium;
+
 use super::{Mode, Scenario};
 
 #[test]
@@ -8,6 +10,16 @@ fn a_scenario_is_the_same_after_a_round_through_text() {
             assert_eq!(scenario.to_string().parse(), Ok(scenario));
         }
     }
+}
+
+#[test]
+fn one_machine_in_ten_has_no_ethernet_and_those_of_the_corpus_have() {
+    let ip = |seed: &u64| Scenario::from_seed(*seed, Mode::Within).machine.medium == Medium::Ip;
+    let count = (0..2000).filter(ip).count();
+    assert!((150..250).contains(&count), "{count} of 2000");
+    // What these scenarios found must not change its meaning.
+    let mut corpus = [2331, 40, 41, 43, 4675, 52, 54].iter();
+    assert!(!corpus.any(ip));
 }
 
 #[test]

@@ -2,6 +2,9 @@
 
 use core::net::Ipv4Addr;
 
+use netreserve::Medium;
+
+use super::modem::Incoming;
 use super::{Event, World};
 use crate::flood::{self, Target};
 use crate::kernel::Kernel;
@@ -83,6 +86,11 @@ impl World<'_> {
         let now = self.now();
         self.trace.event(now, 1, card as u64);
         self.trace.packet(now, "  <-", &frame);
+        let frame = match self.decapsulate(card, frame) {
+            Incoming::Card(frame) => frame,
+            Incoming::Answer(answer) => return self.carry(answer, Event::ToServer, card),
+            Incoming::Nothing => return,
+        };
         if kernel.swappers[card].port.borrow_mut().arrive(frame) {
             let delay = self.kernel.range(1, 40);
             self.plan_kernel(now + delay);
@@ -119,11 +127,17 @@ impl World<'_> {
         self.agenda.after(1, Event::ToMachine(card, frame));
     }
 
-    /// Which card a packet of the server is for; a broadcast is for the first.
+    /// Which card a packet of the server is for; a broadcast is for the first, or for the modem whose
+    /// card it asks for.
     fn target_of(&self, frame: &[u8]) -> usize {
-        let cards = self.targets.iter();
-        let mut cards = cards.map(|target| frame.starts_with(&target.hardware));
-        cards.position(|own| own).unwrap_or(0)
+        let asked = match self.scenario.machine.medium {
+            Medium::Ip => packet::arp_target(frame),
+            _ => None,
+        };
+        let mut cards = self.targets.iter();
+        let own =
+            |target: &Target| frame.starts_with(&target.hardware) || asked == Some(target.address);
+        cards.position(own).unwrap_or(0)
     }
 
     /// Carries a packet over the wire between a card and the server, to where `arrival` says.
