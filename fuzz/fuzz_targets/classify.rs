@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use netreserve::{
-    Class, Control, DhcpClient, Flow, FlowTable, FirstFragment, Malformed, Neighbour, Protocol,
+    Class, Control, DhcpClient, FirstFragment, Flow, FlowTable, Malformed, Neighbour, Protocol,
     Slot, VlanId, classify, classify_outgoing,
 };
 use smoltcp::phy::ChecksumCapabilities;

@@ -4,13 +4,16 @@
 use mempool::__formats;
 
 use crate::{
-    AddrEntry, ConsumerSlot, FirstFragment, FlowTable, Ingress, QueueEntry, Skb, SkbPool, Socket,
-    SocketTable,
+    AddrEntry, ConsumerSlot, FirstFragment, Flow, FlowTable, Ingress, QueueEntry, Skb, SkbPool,
+    Socket, SocketTable,
 };
 
 __formats! {
     [] FlowTable<'_>: |x| "FlowTable(any: {=bool})", x.any();
     [] AddrEntry: |x| "AddrEntry";
+    [] Flow: |x|
+        "Flow({} {} - {}, vlan {})",
+        x.protocol(), x.local(), x.remote(), x.vlan();
     [] FirstFragment: |x| "FirstFragment";
     [] ConsumerSlot<'_>: |x| "ConsumerSlot";
     [] Ingress<'_>: |x| "Ingress({})", x.stats();

@@ -60,6 +60,7 @@ impl<'m, E: Keyed> Probe<'m, E> {
         self.slots.iter().filter_map(|slot| slot.0.as_ref())
     }
 
+    #[inline]
     pub(crate) fn get(&self, key: E::Key) -> Option<&E> {
         self.slots[self.find(key)?].0.as_ref()
     }
@@ -102,6 +103,7 @@ impl<'m, E: Keyed> Probe<'m, E> {
         removed
     }
 
+    #[inline]
     fn find(&self, key: E::Key) -> Option<usize> {
         if self.slots.is_empty() {
             return None;
@@ -119,6 +121,7 @@ impl<'m, E: Keyed> Probe<'m, E> {
         }
     }
 
+    #[inline]
     fn home(&self, key: E::Key) -> usize {
         // The high half of the product: a hash of 32 bits scaled to the number of slots.
         ((u64::from(E::hash(key)) * self.slots.len() as u64) >> 32) as usize
@@ -140,14 +143,6 @@ impl<'m, E: Keyed> Probe<'m, E> {
             to + self.slots.len() - from
         }
     }
-}
-
-/// Takes one more word into a hash: two multiplications, whose upper bits depend on all of both, and
-/// those are the bits that say where an entry is at home.
-#[inline]
-pub(crate) fn mix(hash: u32, word: u32) -> u32 {
-    let hash = (hash ^ word.wrapping_mul(0x85eb_ca6b)).wrapping_mul(0x9e37_79b1);
-    hash ^ (hash >> 16)
 }
 
 /// Spreads words over 32 bits; every bit of the input reaches every bit of the result.

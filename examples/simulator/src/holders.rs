@@ -1,12 +1,15 @@
 //! Hosts of their own, whose parts hold packets or make room for others: sockets that send, serve the VM
-//! for a while and have a backlog; reassembly, with limits that change; neighbours. A day of each is one
+//! for a while and have a backlog; reassembly, with limits that change; neighbours; fragments, a lease and a tap at
+//! the drop ladder. A day of each is one
 //! function, on memory of its own, so that what it draws changes no other actor's run. Every rule is
 //! judged by books that are kept here.
 
 mod fragments;
+mod ladder;
 mod neighbours;
 mod site;
 mod sockets;
+mod tap;
 
 use netreserve::Mechanism as Part;
 
@@ -18,9 +21,10 @@ use crate::verdict::Findings;
 const SOCKETS: u64 = 40;
 const FRAGMENTS: u64 = 41;
 const NEIGHBOURS: u64 = 42;
+const LADDER: u64 = 43;
 
 /// What is shown to be needed here; everything else is shown elsewhere, and stays on.
-const SHOWN: [Part; 9] = [
+const SHOWN: [Part; 12] = [
     Part::SendLimits,
     Part::VmioRoom,
     Part::VmioSettle,
@@ -30,6 +34,9 @@ const SHOWN: [Part; 9] = [
     Part::ReassemblyVmio,
     Part::GrowFirst,
     Part::PinnedNeighbours,
+    Part::Fragments,
+    Part::Dhcp,
+    Part::TapRefusal,
 ];
 
 /// Lets the days of a seed pass.
@@ -41,4 +48,5 @@ pub(crate) fn run(seed: u64, without: Option<Mechanism>, findings: &Findings) {
     sockets::run(&mut Rng::new(seed, SOCKETS), off, findings);
     fragments::run(&mut Rng::new(seed, FRAGMENTS), off, findings);
     neighbours::run(&mut Rng::new(seed, NEIGHBOURS), off, findings);
+    ladder::run(&mut Rng::new(seed, LADDER), off, findings);
 }

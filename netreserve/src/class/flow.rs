@@ -2,10 +2,10 @@
 
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use core::num::NonZeroU16;
+use core::num::{NonZeroU16, NonZeroU64};
 
 use super::Protocol;
-use crate::probe::{Keyed, mix};
+use crate::probe::Keyed;
 
 /// One connection that serves the VM (VMIO), by its 5-tuple and its VLAN.
 ///
@@ -28,16 +28,17 @@ use crate::probe::{Keyed, mix};
 /// assert_eq!(flow.vlan(), Some(storage));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Flow {
-    pub(super) local_port: u16,
-    pub(super) remote_port: u16,
-    pub(super) protocol: Protocol,
-    pub(super) vlan: Option<VlanId>,
-    /// As everywhere in this module: an address of IPv4 is a mapped one of IPv6.
-    pub(super) remote: Ipv6Addr,
-    pub(super) local: Ipv6Addr,
+    /// From the lowest bits: the remote port, the local one, the protocol's number (16 bits each), and
+    /// that of the VLAN, or 0.
+    rest: NonZeroU64,
+    remote: Words,
+    local: Words,
 }
+
+/// An address as it is compared and hashed quickly. As everywhere in this module one of IPv4 is a mapped
+/// one of IPv6.
+type Words = [u64; 2];
 
 impl Flow {
     /// A flow of `protocol` between our address and port and those of the server.
@@ -46,12 +47,24 @@ impl Flow {
         let (local, local_port) = split(local);
         let (remote, remote_port) = split(remote);
         Flow {
-            local_port,
-            remote_port,
-            protocol,
-            vlan: None,
-            remote,
-            local,
+            rest: rest(protocol, local_port, remote_port, None),
+            remote: words(remote),
+            local: words(local),
+        }
+    }
+
+    /// As it was read from a packet.
+    #[inline]
+    pub(super) fn read(
+        protocol: Protocol,
+        (local, local_port): (Ipv6Addr, u16),
+        (remote, remote_port): (Ipv6Addr, u16),
+        vlan: Option<VlanId>,
+    ) -> Flow {
+        Flow {
+            rest: rest(protocol, local_port, remote_port, vlan),
+            remote: words(remote),
+            local: words(local),
         }
     }
 
@@ -70,45 +83,67 @@ impl Flow {
     /// The same flow in a VLAN of its own: only frames with that tag belong to it.
     #[must_use]
     pub const fn in_vlan(mut self, vlan: VlanId) -> Flow {
-        self.vlan = Some(vlan);
+        let rest = self.rest.get() & !(0xffff << VLAN) | (vlan.get() as u64) << VLAN;
+        if let Some(rest) = NonZeroU64::new(rest) {
+            self.rest = rest;
+        }
         self
     }
 
     /// UDP or TCP.
     #[must_use]
     pub const fn protocol(&self) -> Protocol {
-        self.protocol
+        match (self.rest.get() >> PROTOCOL) as u8 {
+            17 => Protocol::Udp,
+            _ => Protocol::Tcp,
+        }
     }
 
     /// Our address and port.
     #[must_use]
     pub const fn local(&self) -> SocketAddr {
-        join(self.local, self.local_port)
+        join(self.local_addr(), self.local_port())
     }
 
     /// The server's address and port.
     #[must_use]
     pub const fn remote(&self) -> SocketAddr {
-        join(self.remote, self.remote_port)
+        join(self.remote_addr(), self.remote_port())
     }
 
     /// The VLAN, or `None` for untagged frames.
     #[must_use]
     pub const fn vlan(&self) -> Option<VlanId> {
-        self.vlan
+        VlanId::new((self.rest.get() >> VLAN) as u16)
+    }
+
+    pub(super) const fn local_port(&self) -> u16 {
+        (self.rest.get() >> LOCAL_PORT) as u16
+    }
+
+    pub(super) const fn remote_port(&self) -> u16 {
+        self.rest.get() as u16
+    }
+
+    pub(super) const fn local_addr(&self) -> Ipv6Addr {
+        addr(self.local)
+    }
+
+    pub(super) const fn remote_addr(&self) -> Ipv6Addr {
+        addr(self.remote)
     }
 
     pub(super) const fn local_neighbour(&self) -> Neighbour {
         Neighbour {
-            addr: self.local,
-            vlan: self.vlan,
+            addr: self.local_addr(),
+            vlan: self.vlan(),
         }
     }
 
     pub(super) const fn remote_neighbour(&self) -> Neighbour {
         Neighbour {
-            addr: self.remote,
-            vlan: self.vlan,
+            addr: self.remote_addr(),
+            vlan: self.vlan(),
         }
     }
 }
@@ -116,10 +151,10 @@ impl Flow {
 impl fmt::Debug for Flow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Flow")
-            .field("protocol", &self.protocol)
+            .field("protocol", &self.protocol())
             .field("local", &self.local())
             .field("remote", &self.remote())
-            .field("vlan", &self.vlan)
+            .field("vlan", &self.vlan())
             .finish()
     }
 }
@@ -134,9 +169,7 @@ impl Keyed for Flow {
 
     #[inline]
     fn hash(flow: Flow) -> u32 {
-        let ports = u32::from(flow.local_port) << 16 | u32::from(flow.remote_port);
-        let kind = u32::from(flow.protocol.number()) << 16 | vlan_bits(flow.vlan);
-        mix(mix(fold(flow.remote) ^ kind, fold(flow.local)), ports)
+        hash_all(fold(flow.remote), flow.rest.get(), fold(flow.local))
     }
 }
 
@@ -239,7 +272,8 @@ impl fmt::Debug for Neighbour {
 impl Neighbour {
     #[inline]
     pub(crate) fn hash(self) -> u32 {
-        mix(fold(self.addr), vlan_bits(self.vlan))
+        let vlan = self.vlan.map_or(0, VlanId::get);
+        hash_all(fold(words(self.addr)), vlan.into(), 0)
     }
 }
 
@@ -277,24 +311,56 @@ const fn join(addr: Ipv6Addr, port: u16) -> SocketAddr {
     }
 }
 
+const LOCAL_PORT: u32 = 16;
+const PROTOCOL: u32 = 32;
+const VLAN: u32 = 48;
+
 #[inline]
-fn vlan_bits(vlan: Option<VlanId>) -> u32 {
-    vlan.map_or(0, |vlan| u32::from(vlan.get()))
+const fn rest(
+    protocol: Protocol,
+    local_port: u16,
+    remote_port: u16,
+    vlan: Option<VlanId>,
+) -> NonZeroU64 {
+    let vlan = match vlan {
+        Some(vlan) => vlan.get(),
+        None => 0,
+    };
+    let bits = (vlan as u64) << VLAN
+        | (protocol.number() as u64) << PROTOCOL
+        | (local_port as u64) << LOCAL_PORT
+        | remote_port as u64;
+    NonZeroU64::new(bits).expect("no protocol has the number 0")
 }
 
-/// The words of an address, one over the other; turned, so that equal ones do not cancel out.
 #[inline]
-fn fold(addr: Ipv6Addr) -> u32 {
-    let [a, b, c, d]: [u32; 4] = {
-        let bits = addr.to_bits();
-        [
-            (bits >> 96) as u32,
-            (bits >> 64) as u32,
-            (bits >> 32) as u32,
-            bits as u32,
-        ]
-    };
-    a.rotate_left(24) ^ b.rotate_left(16) ^ c.rotate_left(8) ^ d
+const fn words(addr: Ipv6Addr) -> Words {
+    let [a, b, c, d, e, f, g, h, rest @ ..] = addr.octets();
+    [
+        u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+        u64::from_le_bytes(rest),
+    ]
+}
+
+const fn addr(words: Words) -> Ipv6Addr {
+    let [a, b, c, d, e, f, g, h] = words[0].to_le_bytes();
+    let [i, j, k, l, m, n, o, p] = words[1].to_le_bytes();
+    Ipv6Addr::from_octets([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
+}
+
+/// Where addresses differ, in the lower half.
+#[inline]
+fn fold(words: Words) -> u64 {
+    words[0] ^ words[1].rotate_left(32)
+}
+
+/// The upper bits of a product depend on all of both; they say where an entry is at home.
+#[inline]
+fn hash_all(a: u64, b: u64, c: u64) -> u32 {
+    let hash = a.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ b;
+    let hash = (hash ^ hash >> 32).wrapping_mul(0xbf58_476d_1ce4_e5b9) ^ c;
+    let hash = (hash ^ hash >> 29).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (hash >> 32) as u32
 }
 
 #[cfg(test)]

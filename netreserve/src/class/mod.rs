@@ -278,18 +278,12 @@ impl Direction {
             source,
             destination,
         } = conversation;
-        let (local_port, remote_port, local, remote) = match self {
-            Direction::Received => (destination_port, source_port, destination, source),
-            Direction::Sent => (source_port, destination_port, source, destination),
+        let (source, destination) = ((source, source_port), (destination, destination_port));
+        let (local, remote) = match self {
+            Direction::Received => (destination, source),
+            Direction::Sent => (source, destination),
         };
-        Flow {
-            local_port,
-            remote_port,
-            protocol,
-            vlan,
-            remote,
-            local,
-        }
+        Flow::read(protocol, local, remote, vlan)
     }
 }
 
@@ -322,13 +316,13 @@ fn judge_stranger<R: RawMutex>(
     flows: &FlowTable<'_, R>,
     direction: Direction,
 ) -> Class {
-    let ports = (flow.protocol, flow.local_port, flow.remote_port);
+    let ports = (flow.protocol(), flow.local_port(), flow.remote_port());
     if ports == (Protocol::Udp, Message::CLIENT_PORT, Message::SERVER_PORT)
         && let Some(message) = parse::dhcp(frame, medium)
-        && flows.is_dhcp(&message, flow.vlan)
+        && flows.is_dhcp(&message, flow.vlan())
     {
         let client = message.client;
-        let vlan = flow.vlan;
+        let vlan = flow.vlan();
         let ours = match direction {
             Direction::Received => client.is_broadcast(),
             Direction::Sent => client.is_unspecified(),
@@ -340,8 +334,8 @@ fn judge_stranger<R: RawMutex>(
         }
     }
     Class::Socket {
-        protocol: flow.protocol,
-        local_port: flow.local_port,
+        protocol: flow.protocol(),
+        local_port: flow.local_port(),
     }
 }
 

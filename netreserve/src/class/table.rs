@@ -136,10 +136,10 @@ impl<'m, R: RawMutex> FlowTable<'m, R> {
     /// [`FlowError::Present`] if it is tagged already, [`FlowError::Full`] if no slot is left for it or
     /// for its addresses. Nothing has changed then.
     pub fn add(&self, flow: Flow) -> Result<(), FlowError> {
-        if is_ipv4(flow.local) != is_ipv4(flow.remote) {
+        if is_ipv4(flow.local_addr()) != is_ipv4(flow.remote_addr()) {
             return Err(FlowError::Families);
         }
-        if !is_unicast(flow.local) || !is_unicast(flow.remote) {
+        if !is_unicast(flow.local_addr()) || !is_unicast(flow.remote_addr()) {
             return Err(FlowError::NotUnicast);
         }
         let mut state = self.state.lock();
@@ -152,7 +152,7 @@ impl<'m, R: RawMutex> FlowTable<'m, R> {
         if state.flows.free() == 0 || state.addrs.free() < distinct.iter().filter(unknown).count() {
             return Err(FlowError::Full);
         }
-        state.ipv6 += usize::from(!is_ipv4(flow.remote));
+        state.ipv6 += usize::from(!is_ipv4(flow.remote_addr()));
         // There is room for all three.
         let _ = state.flows.insert(flow);
         state.addr(ends[0]).expect("counted above").locals += 1;
@@ -168,7 +168,7 @@ impl<'m, R: RawMutex> FlowTable<'m, R> {
     pub fn remove(&self, flow: Flow) -> Result<(), FlowError> {
         let mut state = self.state.lock();
         state.flows.remove(flow).ok_or(FlowError::Absent)?;
-        state.ipv6 -= usize::from(!is_ipv4(flow.remote));
+        state.ipv6 -= usize::from(!is_ipv4(flow.remote_addr()));
         state.release(flow.local_neighbour(), |entry| entry.locals -= 1);
         state.release(flow.remote_neighbour(), |entry| entry.remotes -= 1);
         Ok(())

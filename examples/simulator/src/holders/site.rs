@@ -8,8 +8,11 @@ use mempool::{
     Watermarks, Zone,
 };
 use netreserve::{
-    Flow, FlowTable, Ingress, Protocol, ProtocolMemory, QueueEntry, SkbPool, Slot, SocketTable,
+    ConsumerSlot, FirstFragment, Flow, FlowTable, Ingress, Protocol, ProtocolMemory, QueueEntry,
+    SkbPool, Slot, SocketTable,
 };
+
+use super::tap::Tap;
 
 /// Bytes of a packet buffer.
 pub(super) const SKB: usize = 2016;
@@ -20,6 +23,9 @@ const ORDINARY: usize = 12;
 /// Entries of the queues of all sockets, and packets that a protocol may hold.
 pub(super) const ENTRIES: usize = 10;
 pub(super) const PROTOCOL: usize = 6;
+
+/// Packets of flows that may be under way in fragments.
+const PACKETS: usize = 2;
 
 /// What is there, in memory that outlives it.
 pub(super) struct Site<'a, 'z> {
@@ -32,6 +38,8 @@ pub(super) struct Site<'a, 'z> {
     pub(super) pool: &'a SkbPool<'a>,
     pub(super) table: &'a SocketTable<'a>,
     pub(super) ingress: &'a Ingress<'a>,
+    /// Not registered.
+    pub(super) tap: &'a Tap<'a>,
 }
 
 /// Runs `day` on a machine whose nodes may be charged so many packets each.
@@ -56,14 +64,18 @@ pub(super) fn with_site(skbs: [usize; 2], day: impl FnOnce(&Site<'_, '_>)) {
     let cache = <SizedCache<'_>>::new("skb", &zone, SKB, 0);
     let cache = cache.expect("packets fit into their slabs");
     let (mut flows, mut peers) = ([const { Slot::EMPTY }; 8], [const { Slot::EMPTY }; 16]);
-    let flows = FlowTable::new(&mut flows, &mut peers);
+    let mut packets = [const { FirstFragment::EMPTY }; PACKETS];
+    let flows = FlowTable::new(&mut flows, &mut peers).with_fragments(&mut packets);
     let pool = SkbPool::new(&cache, &nodes[0], &nodes[1], &flows, token);
     let mut slots = [const { Slot::EMPTY }; 4];
     // The table wants its storage for good, and empties it itself.
     let mut entries = ManuallyDrop::new([const { QueueEntry::EMPTY }; ENTRIES]);
     let limit = ProtocolMemory::each(PROTOCOL * SKB);
     let table = SocketTable::new(&mut slots, &mut entries[..], limit).with_flows(&flows);
-    let ingress = Ingress::new(&flows, &table, [2, 0, 0, 0, 0, 1]);
+    // For good, as well; its owner empties it.
+    let tap = ManuallyDrop::new(Tap::default());
+    let mut consumers = [ConsumerSlot::EMPTY; 1];
+    let ingress = Ingress::new(&flows, &table, [2, 0, 0, 0, 0, 1]).with_consumers(&mut consumers);
     day(&Site {
         task: &task,
         zone: &zone,
@@ -75,6 +87,7 @@ pub(super) fn with_site(skbs: [usize; 2], day: impl FnOnce(&Site<'_, '_>)) {
         pool: &pool,
         table: &table,
         ingress: &ingress,
+        tap: &tap,
     });
 }
 

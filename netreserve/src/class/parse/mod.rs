@@ -182,7 +182,9 @@ pub(super) fn dhcp(frame: &[u8], medium: Medium) -> Option<Message> {
     let header = ipv4_header(packet)?;
     let (source, destination) = (header.ends.source, header.ends.destination);
     let total = usize::from(be16(packet, 2)?);
-    let payload = packet.get(header.len + least_header(Protocol::Udp)..total)?;
+    let datagram = packet.get(header.len..total)?;
+    let length = usize::from(be16(datagram, 4)?);
+    let payload = datagram.get(least_header(Protocol::Udp)..length)?;
     Message::read(
         source.to_ipv4_mapped()?,
         destination.to_ipv4_mapped()?,

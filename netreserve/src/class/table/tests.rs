@@ -140,8 +140,8 @@ proptest! {
         let known = |model: &[Flow], added: &[Neighbour]| {
             let mut known: BTreeMap<_, (bool, bool)> = BTreeMap::new();
             for flow in model {
-                known.entry((flow.local, flow.vlan)).or_default().0 = true;
-                known.entry((flow.remote, flow.vlan)).or_default().1 = true;
+                known.entry((flow.local_addr(), flow.vlan())).or_default().0 = true;
+                known.entry((flow.remote_addr(), flow.vlan())).or_default().1 = true;
             }
             for peer in added {
                 known.entry((peer.addr, peer.vlan)).or_default().1 = true;

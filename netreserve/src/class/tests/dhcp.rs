@@ -66,6 +66,10 @@ fn n8_the_lease_is_renewed_when_that_is_asked_for() {
         let port = SocketAddrV4::new(*DHCP_SERVER.ip(), 68);
         assert_eq!(received(&message(true, port, CLIENT)), ANYBODYS);
         assert_eq!(received(&tagged(answer(), 7)), ANYBODYS);
+        // The datagram ends before the packet does.
+        let mut short = answer();
+        short[39] -= 8;
+        assert_eq!(received(&short), ANYBODYS);
         for cut in 42..42 + 240 {
             let mut short = answer();
             short.truncate(cut);
