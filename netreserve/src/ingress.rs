@@ -68,7 +68,8 @@ pub struct IngressStats {
 /// | frame | ordinary skb | emergency skb |
 /// |---|---|---|
 /// | cannot be read, or for another host | dropped | dropped |
-/// | VMIO, or its control plane | swap stack | swap stack |
+/// | VMIO for a socket that serves the VM | the socket, within its room | the same |
+/// | other VMIO, or its control plane | swap stack | swap stack |
 /// | anything else | shown to the consumers, who may take it | |
 /// | UDP, TCP | its socket, within its limits | dropped |
 /// | no such socket; foreign ARP, NDP, ICMP, fragment, other protocols | unclaimed | dropped |

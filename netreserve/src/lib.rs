@@ -159,7 +159,7 @@ pub use device::{Reserved, ReservedError, RxToken, TxToken};
 #[cfg(feature = "embassy")]
 pub use embassy::{NicWaker, ReservedDriver};
 pub use ingress::{Ingress, IngressStats, Verdict};
-pub use limits::RxLimits;
+pub use limits::{RxLimits, TxLimits};
 pub use lru::LruSlot;
 pub use neighbours::{Hardware, NeighbourCache, NeighbourEntry, NeighbourError, NeighbourStats};
 pub use nic::{ChecksumOffload, Medium, Nic, Offload};

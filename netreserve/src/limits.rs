@@ -3,10 +3,10 @@
 use core::fmt;
 
 use lock_api::RawMutex;
-use mempool::{CriticalSection, ReserveError, ReserveNode};
+use mempool::{Budget, CriticalSection, ReserveError, ReserveNode};
 
 use crate::ablation::{Ablation, Mechanism};
-use crate::{Reassembly, ReassemblyLimits, RxHolders, rx_budget};
+use crate::{Reassembly, ReassemblyLimits, RxHolders, TxHolders};
 
 /// The receive node, and what the holders of its skbs may hold.
 ///
@@ -36,12 +36,8 @@ use crate::{Reassembly, ReassemblyLimits, RxHolders, rx_budget};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct RxLimits<'a, 't, R = CriticalSection> {
-    node: &'a ReserveNode<'t, R>,
+    side: Side<'a, 't, R>,
     holders: RxHolders,
-    beside: usize,
-    size: usize,
-    order: u8,
-    ablation: Ablation,
 }
 
 impl<'a, 't, R: RawMutex> RxLimits<'a, 't, R> {
@@ -63,16 +59,9 @@ impl<'a, 't, R: RawMutex> RxLimits<'a, 't, R> {
         size: usize,
         order: u8,
     ) -> Result<Self, ReserveError> {
-        let limits = RxLimits {
-            node,
-            holders,
-            beside,
-            size,
-            order,
-            ablation: Ablation::NONE,
-        };
-        limits.reserve(holders)?;
-        Ok(limits)
+        let side = Side::new(node, beside, size, order);
+        side.reserve(holders.skbs(size))?;
+        Ok(RxLimits { side, holders })
     }
 
     /// What may be held now.
@@ -134,44 +123,172 @@ impl<'a, 't, R: RawMutex> RxLimits<'a, 't, R> {
     /// nothing.
     #[cfg(feature = "ablation")]
     pub fn ablate(&mut self, mechanism: Mechanism) {
-        self.ablation.ablate(mechanism);
+        self.side.ablation.ablate(mechanism);
+    }
+
+    fn set(&mut self, to: RxHolders, apply: impl Fn(bool)) -> Result<(), ReserveError> {
+        let [before, after] = [self.holders, to].map(|holders| holders.skbs(self.side.size));
+        self.side.change(before, after, apply)?;
+        self.holders = to;
+        Ok(())
+    }
+}
+
+/// The transmit node, and what the holders of its skbs may hold: as [`RxLimits`].
+///
+/// ```
+/// # use mempool::{Buddy, FrameEntry, ReserveNode, SingleTask, Watermarks, Zone};
+/// use netreserve::{TxHolders, TxLimits};
+///
+/// # let (mut memory, mut table) = (vec![0u8; 33 * 4096], [FrameEntry::EMPTY; 33]);
+/// # let source = <Buddy>::new(&mut memory, &mut table)?;
+/// # let task = SingleTask::new();
+/// # let zone = <Zone>::new(&source, &task, Watermarks::default())?;
+/// let root: ReserveNode<'_> = ReserveNode::root("total", &zone);
+/// let tx = ReserveNode::new("tx");
+/// tx.connect(&root)?;
+/// let mut limits = TxLimits::new(&tx, TxHolders { ring: 8, sockets: 0 }, 0, 2016, 0)?;
+/// limits.set_sockets(4)?; // and then a socket may serve the VM, with room for so many
+/// assert_eq!(tx.limit(), 14 * 2016);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct TxLimits<'a, 't, R = CriticalSection> {
+    side: Side<'a, 't, R>,
+    holders: TxHolders,
+}
+
+impl<'a, 't, R: RawMutex> TxLimits<'a, 't, R> {
+    /// Sets the limit of `node` to what `holders` can hold of skbs of `size` bytes: see
+    /// [`RxLimits::new`].
+    ///
+    /// # Errors
+    ///
+    /// [`ReserveError`]; nothing has changed.
+    ///
+    /// # Panics
+    ///
+    /// If no skb fits into a slab.
+    pub fn new(
+        node: &'a ReserveNode<'t, R>,
+        holders: TxHolders,
+        beside: usize,
+        size: usize,
+        order: u8,
+    ) -> Result<Self, ReserveError> {
+        let side = Side::new(node, beside, size, order);
+        side.reserve(holders.skbs())?;
+        Ok(TxLimits { side, holders })
+    }
+
+    /// What may be held now.
+    #[must_use]
+    pub fn holders(&self) -> TxHolders {
+        self.holders
+    }
+
+    /// Lets the ring have `ring` skbs: before the driver takes more, and after it took its last beyond.
+    ///
+    /// # Errors
+    ///
+    /// See [`RxLimits::set_ring`].
+    pub fn set_ring(&mut self, ring: usize) -> Result<(), ReserveError> {
+        self.set(TxHolders {
+            ring,
+            ..self.holders
+        })
+    }
+
+    /// Lets all VMIO sockets have sent `skbs` together: before one begins to serve the VM, and after.
+    ///
+    /// # Errors
+    ///
+    /// See [`RxLimits::set_ring`].
+    pub fn set_sockets(&mut self, skbs: usize) -> Result<(), ReserveError> {
+        self.set(TxHolders {
+            sockets: skbs,
+            ..self.holders
+        })
+    }
+
+    /// Switches a mechanism of these limits off, for good. A mechanism of another object changes
+    /// nothing.
+    #[cfg(feature = "ablation")]
+    pub fn ablate(&mut self, mechanism: Mechanism) {
+        self.side.ablation.ablate(mechanism);
+    }
+
+    fn set(&mut self, to: TxHolders) -> Result<(), ReserveError> {
+        self.side.change(self.holders.skbs(), to.skbs(), |_| ())?;
+        self.holders = to;
+        Ok(())
+    }
+}
+
+/// A node whose limit is that of a number of skbs.
+struct Side<'a, 't, R> {
+    node: &'a ReserveNode<'t, R>,
+    beside: usize,
+    size: usize,
+    order: u8,
+    ablation: Ablation,
+}
+
+impl<'a, 't, R: RawMutex> Side<'a, 't, R> {
+    fn new(node: &'a ReserveNode<'t, R>, beside: usize, size: usize, order: u8) -> Self {
+        Side {
+            node,
+            beside,
+            size,
+            order,
+            ablation: Ablation::NONE,
+        }
     }
 
     /// `apply` gives the holder its new limit, or its old one again.
-    fn set(&mut self, to: RxHolders, apply: impl Fn(bool)) -> Result<(), ReserveError> {
-        let raised = to.skbs(self.size) >= self.holders.skbs(self.size);
-        if raised {
-            let grown = self.reserve(to);
+    fn change(
+        &self,
+        before: usize,
+        after: usize,
+        apply: impl Fn(bool),
+    ) -> Result<(), ReserveError> {
+        if after >= before {
+            let grown = self.reserve(after);
             if !self.ablation.off(Mechanism::GrowFirst) {
                 grown?;
             }
             apply(true);
-        } else {
-            apply(true);
-            if let Err(error) = self.reserve(to) {
-                apply(false);
-                return Err(error);
-            }
+            return Ok(());
         }
-        self.holders = to;
-        Ok(())
+        apply(true);
+        self.reserve(after).inspect_err(|_| apply(false))
     }
 
-    fn reserve(&self, holders: RxHolders) -> Result<(), ReserveError> {
-        let skbs = holders.skbs(self.size);
-        // `rx_budget` counts two beside the ring that it is told of.
-        let frames = match (skbs + self.beside).checked_sub(2) {
-            Some(ring) => rx_budget(ring, self.size, self.order).frames(),
-            None => 0,
+    fn reserve(&self, skbs: usize) -> Result<(), ReserveError> {
+        let beyond = || {
+            ReserveError::Backing(mempool::BackingError {
+                missing: usize::MAX,
+            })
         };
-        self.node.set_limit(holders.limit(self.size), frames)
+        let limit = skbs.checked_mul(self.size).ok_or_else(beyond)?;
+        let all = skbs.checked_add(self.beside).ok_or_else(beyond)?;
+        let frames = Budget::objects(all, self.size, self.order).frames();
+        self.node.set_limit(limit, frames)
     }
 }
 
 impl<R> fmt::Debug for RxLimits<'_, '_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RxLimits")
-            .field("node", &self.node)
+            .field("node", &self.side.node)
+            .field("holders", &self.holders)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<R> fmt::Debug for TxLimits<'_, '_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TxLimits")
+            .field("node", &self.side.node)
             .field("holders", &self.holders)
             .finish_non_exhaustive()
     }
@@ -183,7 +300,7 @@ mod tests {
     use core::time::Duration;
 
     use super::*;
-    use crate::testbed::{RX_RING, SKB, leak, machine};
+    use crate::testbed::{RX_RING, SKB, TX_RING, leak, machine};
     use crate::{FragmentSlot, LruSlot, Medium};
 
     fn reassembly(limits: ReassemblyLimits) -> &'static Reassembly<'static> {
@@ -253,6 +370,31 @@ mod tests {
         limits.set_sockets(0).unwrap();
         limits.set_ring(RX_RING).unwrap();
         assert_eq!(m.zone.stats().reserve, before);
+    }
+
+    #[test]
+    fn n4_a_sender_s_limit_rises_with_the_reserve_behind_it_or_not_at_all() {
+        let m = machine();
+        let holders = TxHolders {
+            ring: TX_RING,
+            sockets: 0,
+        };
+        let mut limits = TxLimits::new(m.tx, holders, 0, SKB, 0).unwrap();
+        let before = (m.tx.limit(), m.tx.pages());
+        let hog = m.exhaust();
+        assert!(matches!(
+            limits.set_sockets(4),
+            Err(ReserveError::Backing(_))
+        ));
+        assert_eq!((m.tx.limit(), m.tx.pages()), before);
+        drop(hog);
+        limits.set_sockets(4).unwrap();
+        limits.set_ring(TX_RING + 2).unwrap();
+        assert_eq!(m.tx.limit(), (TX_RING + 2 + 4 + 2) * SKB);
+        limits.set_ring(TX_RING).unwrap();
+        limits.set_sockets(0).unwrap();
+        assert_eq!((m.tx.limit(), m.tx.pages()), before);
+        assert_eq!(limits.holders(), holders);
     }
 
     #[test]

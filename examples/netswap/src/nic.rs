@@ -23,8 +23,6 @@ pub(crate) struct Rings {
     pub(crate) posted_emergency: usize,
     /// Buffers that the gateway has not taken yet.
     pub(crate) sending: usize,
-    /// Times that buffers were posted, many at once.
-    pub(crate) refills: u64,
     /// Times that the pool had no buffer for the receive ring.
     pub(crate) refill_failures: u64,
 }
@@ -66,7 +64,6 @@ impl VirtualNic {
     fn publish(&mut self) {
         let mut rings = self.rings.borrow_mut();
         rings.posted = self.rx.posted();
-        rings.refills = self.rx.stats().batches;
         rings.refill_failures = self.rx.stats().short;
         rings.posted_emergency = self.rx.iter().filter(|skb| skb.is_emergency()).count();
         rings.sending = self.tx.len();

@@ -243,7 +243,7 @@ proptest! {
     fn whatever_the_bytes_nothing_panics_and_nothing_is_lost(
         frames in prop::collection::vec(
             (any::<bool>(), any::<bool>(), prop::collection::vec(any::<u8>(), 0..96), any::<u8>()),
-            400,
+            250,
         )
     ) {
         let m = machine();

@@ -324,8 +324,10 @@ impl World {
         let room = self.models[socket].vmio;
         let vmio = full && room.is_some_and(|room| self.in_flight(socket, true) < room.tx);
         match self.table.alloc_send(self.ids[socket], self.m.pool) {
-            Ok(skb) => {
+            Ok(mut skb) => {
                 assert!(!full || vmio);
+                // To write to it does not make it anybody's less.
+                skb.put(8).unwrap().fill(7);
                 assert!(room.is_some() || !skb.is_emergency(), "M7");
                 let emergency = skb.is_emergency();
                 let (skbs, serial) = (Vec::from([skb]), self.serials[socket]);

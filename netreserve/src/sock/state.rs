@@ -1,12 +1,14 @@
-//! The books of a [`SocketTable`](super::SocketTable): lists of entries, and what each socket holds.
+//! The books of a [`SocketTable`](super::SocketTable): lists of entries, and what each socket holds. What
+//! it sent is in `sending`, and how VMIO begins and ends in `vmio`.
+
+mod sending;
+mod vmio;
 
 use crate::ablation::{Ablation, Mechanism};
 use crate::probe::{Keyed, Probe, Slot, hash_words};
 use crate::{DropReason, Flow, Protocol, Skb};
 
-use super::{
-    BindError, ProtocolMemory, SendError, SocketId, SocketInfo, SocketStats, VmioError, VmioRoom,
-};
+use super::{BindError, ProtocolMemory, SocketId, SocketInfo, SocketStats, VmioRoom};
 
 const NIL: u32 = u32::MAX;
 
@@ -504,164 +506,6 @@ impl State<'_> {
     }
 }
 
-/// What is sent.
-impl State<'_> {
-    /// Counts `size` bytes for a sender, in the room of VMIO if he has none left otherwise: the
-    /// answer. With `force` he is counted beyond all limits.
-    pub(super) fn charge_send(
-        &mut self,
-        id: SocketId,
-        size: usize,
-        force: bool,
-    ) -> Result<bool, SendError> {
-        let unlimited = force || self.off(Mechanism::SendLimits);
-        let socket = self.socket(id).ok_or(SendError::NoSocket)?;
-        if unlimited || size <= socket.sndbuf.saturating_sub(socket.wmem) {
-            socket.wmem += size;
-            self.wmem += size;
-            return Ok(false);
-        }
-        match socket.vmio {
-            Some(vmio) if socket.vmio_sent < vmio.room.tx => {
-                socket.vmio_sent += 1;
-                self.wmem += size;
-                Ok(true)
-            }
-            vmio => {
-                let wanted = socket.wanted.unwrap_or(size);
-                socket.wanted = Some(wanted.min(size));
-                Err(match vmio {
-                    Some(_) => SendError::VmioFull,
-                    None => SendError::SndbufFull,
-                })
-            }
-        }
-    }
-
-    /// Uncounts it. Whether a sender who was refused has room now.
-    pub(super) fn uncharge_send(&mut self, id: SocketId, size: usize, vmio: bool) -> bool {
-        self.wmem -= size;
-        let Some(socket) = self.socket(id) else {
-            return false;
-        };
-        if vmio {
-            socket.vmio_sent -= 1;
-        } else {
-            socket.wmem -= size;
-        }
-        socket.told()
-    }
-
-    pub(super) fn set_sndbuf(&mut self, id: SocketId, bytes: usize) -> Option<bool> {
-        let socket = self.socket(id)?;
-        socket.sndbuf = bytes;
-        Some(socket.told())
-    }
-}
-
-/// VMIO on and off.
-impl State<'_> {
-    /// Whether the flow can be that of the socket, and the room be had.
-    pub(super) fn set_vmio(
-        &mut self,
-        id: SocketId,
-        flow: Flow,
-        room: VmioRoom,
-    ) -> Result<(), VmioError> {
-        let spare = self.free_len.saturating_sub(self.promised);
-        let socket = self.socket(id).ok_or(VmioError::NoSocket)?;
-        if (flow.protocol(), flow.local().port()) != (id.port.protocol, id.port.number) {
-            return Err(VmioError::OtherPort);
-        }
-        if socket.vmio.is_some() {
-            return Err(VmioError::Present);
-        }
-        if spare < room.rx {
-            return Err(VmioError::NoEntries);
-        }
-        socket.vmio = Some(Vmio {
-            flow,
-            room,
-            held: 0,
-        });
-        self.promised += room.rx;
-        self.vmio += 1;
-        Ok(())
-    }
-
-    pub(super) fn flow(&mut self, id: SocketId) -> Option<Flow> {
-        self.socket(id)?.vmio.map(|vmio| vmio.flow)
-    }
-
-    /// Clears VMIO. What lies in its room is charged to the socket, or put into a list of its own
-    /// if it may not stay, for [`drop_doomed`](State::drop_doomed); how much was kept. O(queued).
-    pub(super) fn clear_vmio(&mut self, id: SocketId) -> Option<(List, usize)> {
-        let settles = !self.off(Mechanism::VmioSettle);
-        let socket = self.socket(id)?;
-        let vmio = socket.vmio.take()?;
-        let lists = [socket.queue, socket.backlog];
-        (socket.queue, socket.backlog) = (List::EMPTY, List::EMPTY);
-        self.promised -= vmio.room.rx - vmio.held;
-        self.vmio -= 1;
-        let (mut doomed, mut kept) = (List::EMPTY, 0);
-        for (mut list, backlog) in lists.into_iter().zip([false, true]) {
-            while let Some(index) = list.pop(self.entries) {
-                let entry = &mut self.entries[index as usize];
-                let was_vmio = core::mem::replace(&mut entry.vmio, false);
-                let (size, emergency) = entry
-                    .skb
-                    .as_ref()
-                    .map_or((0, false), |skb| (skb.truesize(), skb.is_emergency()));
-                let stays = !was_vmio || !settles || !emergency && self.fits(id, size);
-                let Some(socket) = self
-                    .sockets
-                    .get_mut(id.port)
-                    .filter(|socket| socket.id == id)
-                else {
-                    continue;
-                };
-                if !stays {
-                    socket.emergency -= usize::from(emergency);
-                    doomed.push(self.entries, index);
-                    continue;
-                }
-                if was_vmio {
-                    kept += 1;
-                    socket.rmem += size;
-                    *self.rmem.of(id.port.protocol) += size;
-                }
-                let list = if backlog {
-                    &mut socket.backlog
-                } else {
-                    &mut socket.queue
-                };
-                list.push(self.entries, index);
-            }
-        }
-        self.peak = self.peak.max(self.total_rmem());
-        Some((doomed, kept))
-    }
-
-    /// Whether socket and protocol may hold `size` bytes more.
-    fn fits(&mut self, id: SocketId, size: usize) -> bool {
-        let room = self.has_room(id.port.protocol, size);
-        room && self
-            .socket(id)
-            .is_some_and(|socket| size <= socket.rcvbuf.saturating_sub(socket.rmem))
-    }
-}
-
-impl<'m> State<'m> {
-    /// The next skb of a list that nobody else knows.
-    pub(super) fn drop_doomed(&mut self, doomed: &mut List) -> Option<Skb<'m>> {
-        let index = doomed.pop(self.entries)?;
-        let entry = &mut self.entries[index as usize];
-        entry.next = core::mem::replace(&mut self.free, index);
-        self.free_len += 1;
-        entry.skb.take()
-    }
-}
-
 impl Socket {
     fn info(&self) -> SocketInfo {
         SocketInfo {
@@ -678,14 +522,5 @@ impl Socket {
             vmio_sent: self.vmio_sent,
             vmio: self.vmio.map(|vmio| vmio.room),
         }
-    }
-
-    /// Whether a sender who was refused has room now, and is to be told.
-    fn told(&mut self) -> bool {
-        let room = self.sndbuf.saturating_sub(self.wmem);
-        let vmio = self.vmio.is_some_and(|vmio| self.vmio_sent < vmio.room.tx);
-        self.wanted
-            .take_if(|wanted| vmio || *wanted <= room)
-            .is_some()
     }
 }

@@ -281,6 +281,10 @@ fn n4_what_a_socket_sent_is_bounded_until_the_card_frees_it_and_its_sender_is_to
     let id = sockets.bind(Protocol::Udp, 9, 2 * SKB).unwrap();
     let send = || sockets.alloc_send(id, m.pool);
     let (mut first, second) = (send().unwrap(), send().unwrap());
+    first.reserve(64).unwrap();
+    first.put(8).unwrap().fill(7);
+    first.push(4).unwrap().fill(8);
+    assert_eq!(first.tailroom(), SKB - 72 - Skb::SHARE_ROOM);
     assert_eq!(send().unwrap_err(), SendError::SndbufFull);
     assert_eq!(sockets.info(id).unwrap().wmem, 2 * SKB);
 
