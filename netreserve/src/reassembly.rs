@@ -20,7 +20,9 @@ use crate::{LruSlot, Medium, Skb, SkbFrags};
 /// Puts IPv4 and IPv6 packets together, within a budget of its own.
 ///
 /// It knows no stack: frames of a card go in, and packets come out as [`SkbFrags`], whose head is that of
-/// a packet that was never fragmented.
+/// a packet that was never fragmented. The [drop ladder](crate::Ingress) hands up the fragments of VMIO
+/// ([`Class::VmioFragment`](crate::Class::VmioFragment)), and leaves those of others unclaimed; a stack
+/// that puts packets together itself needs nothing of this.
 ///
 /// **Bound (N4).** All fragments together hold no more than [`high`](ReassemblyLimits::high) bytes of
 /// [truesize](Skb::truesize), whatever comes. To make room, whole datagrams are evicted, the oldest
