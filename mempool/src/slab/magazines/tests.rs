@@ -5,8 +5,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use super::*;
 use crate::testbed::{Machine, machine};
 use crate::{
-    Budget, Buffer, BufferCache, Gfp, MemallocToken, ReserveBacking, SLAB_HEADER, SLAB_RED_ZONE,
-    SizedCache,
+    AllocError, Budget, Buffer, BufferCache, Frame, FrameAllocator, Gfp, Level, MemallocToken,
+    ReserveBacking, SLAB_HEADER, SLAB_RED_ZONE, SizedCache,
 };
 use proptest::prelude::*;
 
@@ -195,6 +195,47 @@ fn nobody_fails_while_another_cpu_has_something_parked() {
     w.cpu.run_on(0);
     let _last = w.cache.alloc(Gfp::ATOMIC).unwrap();
     assert!(w.cache.alloc(Gfp::ATOMIC).is_err());
+}
+
+/// A zone that notes what it was asked for.
+struct Asked(&'static Machine, std::sync::Mutex<Vec<Gfp>>);
+
+impl FrameAllocator for Asked {
+    fn alloc(&self, order: u8, gfp: Gfp) -> Result<Frame<'_>, AllocError> {
+        self.1.lock().unwrap().push(gfp);
+        FrameAllocator::alloc(&self.0.zone, order, gfp)
+    }
+
+    fn entitled(&self, gfp: Gfp) -> bool {
+        self.0.zone.entitled(gfp)
+    }
+
+    fn level(&self) -> Level {
+        FrameAllocator::level(&self.0.zone)
+    }
+}
+
+#[test]
+fn nobody_reclaims_while_another_cpu_has_something_parked() {
+    let zone = Asked(
+        Box::leak(Box::new(machine(16))),
+        std::sync::Mutex::default(),
+    );
+    let cpu = Cpu::default();
+    let mut slots: [CpuMagazines<ROUNDS>; CPUS] = Default::default();
+    let cache = <SizedCache<'_>>::new("skb", &zone, SIZE, 0).unwrap();
+    let cache = cache.with_magazines(Magazines::<_, ROUNDS>::new(&cpu, &mut slots));
+    let mut held: Vec<_> = core::iter::from_fn(|| cache.alloc(Gfp::ATOMIC).ok()).collect();
+    cpu.run_on(1);
+    held.pop();
+    cpu.run_on(0);
+    let reclaims = |gfp: &Gfp| gfp.contains(Gfp::WAIT) && !gfp.contains(Gfp::NORECLAIM);
+    let asked = || core::mem::take(&mut *zone.1.lock().unwrap());
+    asked();
+    held.push(cache.alloc(Gfp::KERNEL).unwrap());
+    assert!(!asked().iter().any(reclaims), "it was parked");
+    assert!(cache.alloc(Gfp::KERNEL).is_err());
+    assert!(asked().iter().any(reclaims), "before it fails");
 }
 
 #[cfg(feature = "ablation")]
