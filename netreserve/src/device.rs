@@ -86,7 +86,8 @@ impl<'m, N: Nic<'m>> Reserved<'m, N> {
     ///
     /// [`ReservedError::SkbTooSmall`]: a frame of the card's MTU, with a priority tag, does not fit
     /// into an skb. [`ReservedError::OtherMedium`]: the ladder reads frames of another medium than
-    /// those of the card.
+    /// those of the card. [`ReservedError::NoHeadroom`]: there is no room for the tag of the ladder's
+    /// VLAN.
     pub fn new(
         nic: N,
         pool: &'m SkbPool<'m>,
@@ -111,6 +112,14 @@ impl<'m, N: Nic<'m>> Reserved<'m, N> {
                 needed,
             });
         }
+        // The ladder puts the tag of a VLAN in front.
+        let headroom = match ingress.vlan() {
+            Some(_) => VLAN_TAG,
+            None => 0,
+        };
+        if pool.headroom() < headroom {
+            return Err(ReservedError::NoHeadroom { needed: headroom });
+        }
         let max_gso = nic
             .segmentation()
             .filter(|_| nic.checksum_offload().tcp.tx)
@@ -130,7 +139,7 @@ impl<'m, N: Nic<'m>> Reserved<'m, N> {
             pending: None,
             backlog: None,
             more_pending: false,
-            window: Window::default(),
+            window: Window::new(ingress.vlan()),
             ablation: Ablation::NONE,
         })
     }
@@ -480,6 +489,12 @@ pub enum ReservedError {
         /// Bytes of the largest frame.
         needed: usize,
     },
+    /// The ladder puts a VLAN's tag in front of what is sent, and skbs of the pool have no room there:
+    /// see [`SkbPool::with_headroom`].
+    NoHeadroom {
+        /// Bytes of the tag.
+        needed: usize,
+    },
     /// The ladder cannot read the card's frames.
     OtherMedium {
         /// What the card's frames begin with.
@@ -495,6 +510,10 @@ impl fmt::Display for ReservedError {
             ReservedError::SkbTooSmall { skb, needed } => write!(
                 f,
                 "frames of {needed} bytes do not fit into skbs of {skb}: use larger ones or a smaller MTU"
+            ),
+            ReservedError::NoHeadroom { needed } => write!(
+                f,
+                "the tag of the VLAN needs {needed} bytes of headroom in each skb"
             ),
             ReservedError::OtherMedium { nic, ingress } => write!(
                 f,

@@ -444,6 +444,10 @@ impl<'m> Ingress<'m> {
         }
     }
 
+    pub(crate) const fn vlan(&self) -> Option<VlanId> {
+        self.vlan
+    }
+
     pub(crate) fn flows(&self) -> &'m FlowTable<'m> {
         self.flows
     }

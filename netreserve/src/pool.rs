@@ -156,6 +156,12 @@ impl<'m> SkbPool<'m> {
         self
     }
 
+    /// Bytes in front of every skb.
+    #[must_use]
+    pub const fn headroom(&self) -> usize {
+        self.headroom
+    }
+
     /// The largest frame that fits into an skb behind its headroom.
     #[must_use]
     pub fn max_frame(&self) -> usize {

@@ -12,15 +12,17 @@
 
 mod segment;
 
-use crate::{Flow, FlowTable, Medium};
+use crate::{Flow, FlowTable, Medium, VlanId};
 use segment::Segment;
 
 /// Connections whose shift is known at once.
 const CONNECTIONS: usize = 8;
 
 /// What is known of the windows that the swap stack advertises.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Window {
+    /// Of the flows whose frames have no tag here: the ladder takes it off and puts it in.
+    vlan: Option<VlanId>,
     connections: [Option<Connection>; CONNECTIONS],
     /// Counts what was sent: who was quiet for longest has the oldest number.
     clock: u32,
@@ -37,6 +39,22 @@ struct Connection {
 }
 
 impl Window {
+    /// Of a stack whose ladder is in a VLAN, or in none.
+    pub(crate) const fn new(vlan: Option<VlanId>) -> Self {
+        Window {
+            vlan,
+            connections: [None; CONNECTIONS],
+            clock: 0,
+        }
+    }
+
+    fn in_network(&self, flow: Flow) -> Flow {
+        match (flow.vlan(), self.vlan) {
+            (None, Some(vlan)) => flow.in_vlan(vlan),
+            _ => flow,
+        }
+    }
+
     /// Lowers the window of a finished frame to the share of one flow in `posted` buffers, for segments
     /// in packets of `mtu` bytes. The checksum follows, if it is `ours` to make. O(1).
     pub(crate) fn clamp(
@@ -51,7 +69,7 @@ impl Window {
         let Some(segment) = Segment::find(frame, medium) else {
             return;
         };
-        let flow = segment.sent();
+        let flow = self.in_network(segment.sent());
         self.clock = self.clock.wrapping_add(1);
         let headers = segment.headers();
         let tcp = segment.tcp(frame);
@@ -102,7 +120,7 @@ impl Window {
         let Some(acknowledged) = tcp.acknowledges_syn() else {
             return;
         };
-        let flow = segment.received();
+        let flow = self.in_network(segment.received());
         let mut known = self.connections.iter_mut().flatten();
         if let Some(connection) = known.find(|c| c.flow == flow)
             && connection.expected == Some(acknowledged)

@@ -7,9 +7,9 @@ use mempool::SizedCache;
 use super::*;
 use crate::testbed::card::{Card, MTU};
 use crate::testbed::{
-    LOCAL, Machine, RX_RING, SERVER, SKB, STRANGER, SWAP, TX_RING, arp, leak, machine, packet,
+    LOCAL, MAC, Machine, RX_RING, SERVER, SKB, STRANGER, SWAP, TX_RING, arp, leak, machine, packet,
 };
-use crate::{ChecksumOffload, Flow, Offload, Protocol, tx_skbs};
+use crate::{ChecksumOffload, Flow, Offload, Protocol, VlanId, tx_skbs};
 
 type TestDevice = Reserved<'static, Card>;
 
@@ -295,6 +295,15 @@ fn what_does_not_fit_together_is_refused() {
             needed: MTU + 18
         }
     );
+    let vlan = VlanId::new(17).unwrap();
+    let tagging: &'static Ingress<'static> =
+        leak(Ingress::new(m.flows, m.sockets, MAC).in_vlan(vlan));
+    let ethernet = || Card::new(Medium::Ethernet, []);
+    assert_eq!(
+        Reserved::new(ethernet(), m.pool, tagging).unwrap_err(),
+        ReservedError::NoHeadroom { needed: 4 }
+    );
+    assert!(Reserved::new(ethernet(), m.pool_of(SKB - 4), tagging).is_ok());
     assert!(Reserved::new(card(), m.pool_of(MTU), m.ip_ingress).is_ok());
     assert!(Reserved::new(card(), m.pool_of(MTU - 1), m.ip_ingress).is_err());
 }
