@@ -67,8 +67,8 @@ for program in "${PROGRAMS[@]}"; do
 	read -r text data bss _ < <(size "$binary" | tail -n 1)
 	used=$((data + bss + stack))
 	printf '%-16s %8d %6d %6d %6d %7d\n' "$program" "$text" "$data" "$bss" "$stack" "$used" >> "$table"
-	near_readme "$program" "$text" "$used"
 	[ "$used" -le "$MEMORY" ] || die "$program takes $used bytes of memory, of $MEMORY"
 done
 note "sizes in bytes; memory is data, bss and stack, of $MEMORY"
 cat "$table"
+while read -r program text _ _ _ used; do near_readme "$program" "$text" "$used"; done < <(tail -n +2 "$table")
