@@ -6,6 +6,7 @@
 //! object, a new ordinary slab, an ordinary object that another CPU has parked, an object of a
 //! reserve-derived slab, a new slab from the reserve.
 
+mod books;
 mod error;
 mod magazines;
 mod typed;
@@ -14,12 +15,14 @@ use core::fmt;
 
 use lock_api::{Mutex, RawMutex};
 
+use books::{Books, Locked};
 pub use error::CacheError;
 pub use magazines::{CpuId, CpuMagazines, Magazines, NoMagazines, Parking};
 pub use typed::Cache;
 
 use crate::ablation::Mechanism;
 use crate::budget::{objects_per_frame, stride};
+use crate::counter::Gauge;
 use crate::raw::{Fault, ObjectHome, Shape, SlabObject, Slabs};
 use crate::{
     AllocError, Buffer, CriticalSection, FRAME_SIZE, FrameAllocator, Gfp, SLAB_HEADER,
@@ -67,6 +70,7 @@ pub struct SizedCache<'z, R: RawMutex = CriticalSection, M: Parking = NoMagazine
     shape: Shape,
     number: u32,
     parking: M,
+    books: Books,
     slabs: Mutex<R, Slabs<'z>>,
 }
 
@@ -178,6 +182,7 @@ impl<'z, R: RawMutex> SizedCache<'z, R> {
             shape,
             number: slabs.number(),
             parking: NoMagazines,
+            books: Books::new(),
             slabs: Mutex::new(slabs),
         }
     }
@@ -220,6 +225,7 @@ impl<'z, R: RawMutex> SizedCache<'z, R> {
             shape: self.shape,
             number: slabs.number(),
             parking: magazines,
+            books: Books::new(),
             slabs: Mutex::new(slabs),
         }
     }
@@ -237,7 +243,12 @@ fn counted(object_size: usize, per_slab: usize) -> Result<u32, CacheError> {
     }
 }
 
-impl<R: RawMutex, M: Parking> SizedCache<'_, R, M> {
+impl<'z, R: RawMutex, M: Parking> SizedCache<'z, R, M> {
+    #[inline]
+    fn lock(&self) -> Locked<'_, 'z, R> {
+        Locked::new(self.slabs.lock(), &self.books)
+    }
+
     /// The name given when it was made.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -250,22 +261,22 @@ impl<R: RawMutex, M: Parking> SizedCache<'_, R, M> {
     pub fn shrink(&self) -> usize {
         let parked = self.drain() << self.order;
         // Freed with the lock released.
-        let frames = core::iter::from_fn(|| self.slabs.lock().shrink());
+        let frames = core::iter::from_fn(|| self.lock().shrink());
         parked + frames.map(|frame| 1 << frame.order()).sum::<usize>()
     }
 
-    /// A snapshot of the counters.
+    /// A snapshot of the counters. O(CPUs), without the lock of the slabs, and of magazines only where
+    /// it is free: whoever holds them, this very thread even, is not waited for. Each number is right
+    /// by itself.
     pub fn stats(&self) -> CacheStats {
-        let slabs = self.slabs.lock();
         let parked = self.parking.parked();
-        let [out, reserve_objects] = slabs.out();
-        let [count, reserve_slabs] = slabs.count();
+        let [slabs, reserve_slabs] = self.books.slabs.each_ref().map(Gauge::get);
         CacheStats {
-            in_use: out.saturating_sub(parked),
-            peak: slabs.peak(),
+            in_use: self.books.out.get().saturating_sub(parked),
+            peak: self.books.peak.get(),
             parked,
-            reserve_objects,
-            slabs: count,
+            reserve_objects: self.books.out_of_reserve.get(),
+            slabs,
             reserve_slabs,
         }
     }
@@ -274,7 +285,7 @@ impl<R: RawMutex, M: Parking> SizedCache<'_, R, M> {
     /// nothing.
     #[cfg(feature = "ablation")]
     pub fn ablate(&self, mechanism: Mechanism) {
-        self.slabs.lock().ablation.ablate(mechanism);
+        self.lock().ablation().ablate(mechanism);
         self.parking.ablate(mechanism);
     }
 
@@ -282,7 +293,7 @@ impl<R: RawMutex, M: Parking> SizedCache<'_, R, M> {
     pub(crate) fn give_or_stop(&self, object: Result<SlabObject, Fault>) {
         self.report(object.and_then(|mut object| {
             object.freed(&self.shape)?;
-            let mut slabs = self.slabs.lock();
+            let mut slabs = self.lock();
             let object = slabs.may_go_back(object)?;
             slabs.push(object);
             Ok(())
@@ -292,7 +303,7 @@ impl<R: RawMutex, M: Parking> SizedCache<'_, R, M> {
     /// Whether such an object may come back.
     #[cfg(feature = "slab-debug")]
     pub(crate) fn may_come_back(&self, object: SlabObject) -> Result<SlabObject, Fault> {
-        self.slabs.lock().may_go_back(object)
+        self.lock().may_go_back(object)
     }
 
     /// What its slabs look like, and the number in their headers.
@@ -305,7 +316,7 @@ impl<R: RawMutex, M: Parking> SizedCache<'_, R, M> {
     fn drain(&self) -> usize {
         let (mut result, mut released) = (Ok(()), 0);
         for cpu in 0.. {
-            let mut slabs = self.slabs.lock();
+            let mut slabs = self.lock();
             let [before, _] = slabs.count();
             let exists = self.parking.drain(cpu, &mut |object| {
                 result = result.and(give(&mut slabs, object));
@@ -350,8 +361,8 @@ impl<R: RawMutex + Send + Sync, M: Parking> SizedCache<'_, R, M> {
     #[inline]
     fn take_from_slabs(&self, gfp: Gfp) -> Result<SlabObject, AllocError> {
         {
-            let mut slabs = self.slabs.lock();
-            if slabs.ablation.off(Mechanism::SlabAdmission)
+            let mut slabs = self.lock();
+            if slabs.ablation().off(Mechanism::SlabAdmission)
                 && let Some(object) = slabs.pop(true)
             {
                 return Ok(object);
@@ -374,29 +385,27 @@ impl<R: RawMutex + Send + Sync, M: Parking> SizedCache<'_, R, M> {
                 done => return done,
             }
             // What is parked comes before reclaim, and before the reserve is needed.
-            if !self.slabs.lock().ablation.off(Mechanism::MagazineDrain) {
+            if !self.lock().ablation().off(Mechanism::MagazineDrain) {
                 self.drain();
             }
-            if let Some(object) = self.slabs.lock().pop(false) {
+            if let Some(object) = self.lock().pop(false) {
                 return Ok(object);
             }
         }
-        if !M::PARKS || (gfp.contains(Gfp::WAIT) && !entitled) {
+        if !M::PARKS || !entitled {
             // Not yet a failure, if there is the reserve to turn to.
             let quiet = if entitled { Gfp::NOWARN } else { Gfp::NONE };
             match self.grow(ordinary | quiet) {
                 Err(AllocError::Exhausted) if entitled => {}
                 done => return done,
             }
-        } else if !entitled {
-            return Err(AllocError::Exhausted);
         }
-        if let Some(object) = self.slabs.lock().pop(true) {
+        if let Some(object) = self.lock().pop(true) {
             return Ok(object);
         }
         self.grow(gfp).or_else(|error| {
             // Somebody else may have made the slab for which no frame is left.
-            let mut slabs = self.slabs.lock();
+            let mut slabs = self.lock();
             slabs.pop(false).or_else(|| slabs.pop(true)).ok_or(error)
         })
     }
@@ -408,7 +417,7 @@ impl<R: RawMutex + Send + Sync, M: Parking> SizedCache<'_, R, M> {
             return Err(AllocError::Misaligned);
         }
         let tag = frame.from_reserve();
-        let mut slabs = self.slabs.lock();
+        let mut slabs = self.lock();
         slabs.grow(frame);
         Ok(slabs.pop(tag).expect("a new slab has a free object"))
     }
@@ -416,7 +425,7 @@ impl<R: RawMutex + Send + Sync, M: Parking> SizedCache<'_, R, M> {
     /// Takes an object back into its slab.
     #[inline]
     fn give_to_slab(&self, object: SlabObject) {
-        let result = give(&mut self.slabs.lock(), object);
+        let result = give(&mut self.lock(), object);
         self.report(result);
     }
 
@@ -425,7 +434,7 @@ impl<R: RawMutex + Send + Sync, M: Parking> SizedCache<'_, R, M> {
     fn give_after_all(&self, object: SlabObject) {
         let mut result = Ok(());
         {
-            let mut slabs = self.slabs.lock();
+            let mut slabs = self.lock();
             if !object.reserve_derived() {
                 self.parking
                     .spill(&mut |object| result = result.and(give(&mut slabs, object)));
@@ -439,7 +448,7 @@ impl<R: RawMutex + Send + Sync, M: Parking> SizedCache<'_, R, M> {
 /// What was a handle goes back to where it came from, once: nothing need be looked at, but to find
 /// other people's faults.
 #[inline]
-fn give(slabs: &mut Slabs<'_>, object: SlabObject) -> Result<(), Fault> {
+fn give<R: RawMutex>(slabs: &mut Locked<'_, '_, R>, object: SlabObject) -> Result<(), Fault> {
     let object = if cfg!(feature = "slab-debug") {
         slabs.may_go_back(object)?
     } else {

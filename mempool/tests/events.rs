@@ -9,8 +9,8 @@ use std::cell::Cell;
 use capture::{lines, listen, on_event};
 use log::Level::{Debug, Info, Warn};
 use mempool::{
-    Buddy, BufferCache, FRAME_SIZE, FrameEntry, Gfp, Pool, ReserveNode, SLAB_HEADER, SingleTask,
-    SizedCache, Watermarks, Zone, ZoneList,
+    Buddy, BufferCache, CpuId, CpuMagazines, FRAME_SIZE, FrameEntry, Gfp, Magazines, Pool,
+    ReserveNode, SLAB_HEADER, SingleTask, SizedCache, Watermarks, Zone, ZoneList,
 };
 
 /// Two to a frame.
@@ -106,6 +106,25 @@ fn what_is_tried_before_the_reserve_or_another_zone_is_no_failure() {
                 .to_string()
         )]
     );
+}
+
+#[test]
+fn with_magazines_a_failure_is_told_once_as_well() {
+    struct OneCpu;
+
+    impl CpuId for OneCpu {
+        fn cpu(&self) -> usize {
+            0
+        }
+    }
+
+    let zone = zone(16);
+    let mut slots: [CpuMagazines<8>; 1] = Default::default();
+    let cache = <SizedCache<'_>>::new("skb", zone, SKB, 0).unwrap();
+    let cache = cache.with_magazines(Magazines::new(OneCpu, &mut slots));
+    let _held = hog(zone, Gfp::ATOMIC);
+    cache.alloc(Gfp::ATOMIC).unwrap_err();
+    assert_eq!(lines().len(), 1);
 }
 
 #[test]

@@ -18,6 +18,7 @@ pub(crate) use shape::Shape;
 use super::frame::Frame;
 use crate::SLAB_HEADER;
 use crate::ablation::{Ablation, Mechanism};
+use crate::counter::Writer;
 
 /// A free object, and the next one in its slab.
 type Link = Option<NonNull<u8>>;
@@ -106,15 +107,13 @@ pub(crate) struct Slabs<'z> {
     partial: [List<'z>; 2],
     /// The ordinary slab that is kept when no object of it is out; one may be.
     kept: Option<NonNull<Header<'z>>>,
-    /// Objects that are out, those of reserve-derived slabs among them, and the most at once.
-    out: usize,
-    out_of_reserve: usize,
-    peak: usize,
     shape: Shape,
     /// Another number in each cache, so that an object of somebody else is known as such.
     number: u32,
     /// Slabs by tag, full ones included.
     count: [usize; 2],
+    /// Of the cache's books.
+    pub(crate) writer: Writer,
     pub(crate) ablation: Ablation,
 }
 
@@ -126,12 +125,10 @@ impl<'z> Slabs<'z> {
         Slabs {
             partial: [List { head: None }, List { head: None }],
             kept: None,
-            out: 0,
-            out_of_reserve: 0,
-            peak: 0,
             shape,
             number: check::number(),
             count: [0; 2],
+            writer: Writer::new(),
             ablation: Ablation::NONE,
         }
     }
@@ -143,16 +140,6 @@ impl<'z> Slabs<'z> {
     /// Slabs that exist: ordinary, reserve-derived.
     pub(crate) fn count(&self) -> [usize; 2] {
         self.count
-    }
-
-    /// Objects that are out: all, and those of reserve-derived slabs among them.
-    pub(crate) fn out(&self) -> [usize; 2] {
-        [self.out, self.out_of_reserve]
-    }
-
-    /// The most objects that were out at once.
-    pub(crate) fn peak(&self) -> usize {
-        self.peak
     }
 
     /// Takes a free object from a slab with that tag.
@@ -170,11 +157,6 @@ impl<'z> Slabs<'z> {
         header.in_use += 1;
         if next.is_none() {
             self.unlink(slab, from_reserve);
-        }
-        self.out += 1;
-        self.out_of_reserve += usize::from(from_reserve);
-        if self.out > self.peak {
-            self.peak = self.out;
         }
         let object = SlabObject::new(start, slab.cast(), from_reserve);
         // SAFETY: the object is ours.
@@ -216,9 +198,10 @@ impl<'z> Slabs<'z> {
     }
 
     /// Takes an object back, and gives the slab's frame back with it if that made the slab
-    /// superfluous: a reserve-derived slab goes at once, of ordinary ones one may stay empty.
+    /// superfluous: a reserve-derived slab goes at once, of ordinary ones one may stay empty. Says whether
+    /// that happened.
     #[inline]
-    pub(crate) fn push(&mut self, object: SlabObject) {
+    pub(crate) fn push(&mut self, object: SlabObject) -> bool {
         if object.reserve_derived() {
             return self.push_any(object);
         }
@@ -240,12 +223,12 @@ impl<'z> Slabs<'z> {
         }
         header.first_free = Some(object.start);
         header.in_use -= 1;
-        self.out -= 1;
+        false
     }
 
     /// [`push`](Self::push), whatever becomes of the slab.
     #[inline(never)]
-    fn push_any(&mut self, object: SlabObject) {
+    fn push_any(&mut self, object: SlabObject) -> bool {
         let from_reserve = object.reserve_derived();
         let slab = object.slab().cast::<Header<'z>>();
         // SAFETY: the object is out, so its slab is alive; `&mut self` makes us the only one in it.
@@ -261,13 +244,11 @@ impl<'z> Slabs<'z> {
         header.first_free = Some(object.start);
         header.in_use -= 1;
         let empty = header.in_use == 0;
-        self.out -= 1;
-        self.out_of_reserve -= usize::from(from_reserve);
         if was_full {
             self.link(slab, from_reserve);
         }
         if !empty {
-            return;
+            return false;
         }
         let stays = if from_reserve {
             self.ablation.off(Mechanism::SlabRelease)
@@ -284,6 +265,7 @@ impl<'z> Slabs<'z> {
         if !stays {
             drop(self.release(slab, from_reserve));
         }
+        !stays
     }
 
     /// Whether an object may go back: it came from here, and is not free. What can be seen without a

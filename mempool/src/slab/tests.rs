@@ -421,3 +421,29 @@ fn who_writes_to_a_parked_object_is_found_when_it_is_next_taken() {
         "{message}"
     );
 }
+
+/// As a panic handler would. The lock panics when its holder takes it again.
+#[test]
+fn a_snapshot_of_a_cache_takes_no_lock() {
+    let m = machine(64);
+    let cache = SizedCache::new("skb", &m.zone, SKB, 0).unwrap();
+    let (token, held) = exhausted(&m, &cache);
+    let emergency = cache.alloc(token.gfp(Gfp::ATOMIC)).unwrap();
+    let stats = cache.stats();
+    let locked = cache.slabs.lock();
+    assert_eq!(cache.stats(), stats);
+    drop(locked);
+    assert_eq!((stats.in_use, stats.peak), (held.len() + 1, held.len() + 1));
+    assert_eq!((stats.reserve_objects, stats.reserve_slabs), (1, 1));
+    drop((held, emergency));
+    let CacheStats {
+        in_use,
+        peak,
+        reserve_slabs,
+        slabs,
+        ..
+    } = cache.stats();
+    assert_eq!((in_use, peak, reserve_slabs, slabs), (0, stats.peak, 0, 1));
+    cache.shrink();
+    assert_eq!(cache.stats().slabs, 0);
+}
