@@ -303,6 +303,9 @@ mod tests {
     use crate::testbed::{RX_RING, SKB, TX_RING, leak, machine};
     use crate::{FragmentSlot, LruSlot, Medium};
 
+    /// As many skbs as take a frame more, however large that is.
+    const SLAB: usize = mempool::objects_per_slab(SKB, 0);
+
     fn reassembly(limits: ReassemblyLimits) -> &'static Reassembly<'static> {
         let datagrams: Vec<_> = (0..16).map(|_| LruSlot::EMPTY).collect();
         let fragments: Vec<_> = (0..64).map(|_| FragmentSlot::EMPTY).collect();
@@ -313,7 +316,7 @@ mod tests {
     #[test]
     fn n4_raising_a_limit_grows_the_reserve_first_or_fails() {
         let m = machine();
-        let before = m.zone.stats().reserve;
+        let (before, pages) = (m.zone.stats().reserve, m.rx.pages());
         let none = ReassemblyLimits::new(0);
         let reassembly = reassembly(none);
         let mut limits = RxLimits::new(m.rx, RxHolders::ring(RX_RING), 0, SKB, 0).unwrap();
@@ -321,11 +324,11 @@ mod tests {
 
         // Of memory that is all taken nothing can be set aside, and nothing has changed.
         let hog = m.exhaust();
-        let more = ReassemblyLimits::new(6 * SKB);
+        let more = ReassemblyLimits::new(3 * SLAB * SKB);
         for error in [
             limits.set_reassembly(reassembly, more),
-            limits.set_ring(RX_RING + 8),
-            limits.set_sockets(4),
+            limits.set_ring(RX_RING + 4 * SLAB),
+            limits.set_sockets(2 * SLAB),
         ] {
             assert!(matches!(error, Err(ReserveError::Backing(_))), "{error:?}");
         }
@@ -340,14 +343,11 @@ mod tests {
 
         drop(hog);
         limits.set_reassembly(reassembly, more).unwrap();
-        limits.set_sockets(4).unwrap();
-        limits.set_ring(RX_RING + 8).unwrap();
-        let skbs = RX_RING + 8 + 2 + 6 + 4 + 1;
+        limits.set_sockets(2 * SLAB).unwrap();
+        limits.set_ring(RX_RING + 4 * SLAB).unwrap();
+        let skbs = RX_RING + 2 + 9 * SLAB + 1;
         assert_eq!((m.rx.limit(), reassembly.limits()), (skbs * SKB, more));
-        assert_eq!(
-            m.zone.stats().reserve - before,
-            m.rx.pages() - (RX_RING + 2) / 2
-        );
+        assert_eq!(m.zone.stats().reserve - before, m.rx.pages() - pages);
 
         // Lower again: the holder first, and if too much is charged it has its limit back.
         m.flows.add(crate::testbed::SWAP).unwrap();
@@ -363,7 +363,7 @@ mod tests {
         limits.set_reassembly(reassembly, none).unwrap();
         assert_eq!(
             (reassembly.limits(), m.rx.limit()),
-            (none, (skbs - 6) * SKB)
+            (none, (skbs - 3 * SLAB) * SKB)
         );
         drop(hog);
         reassembly.expire(Duration::ZERO);
@@ -383,14 +383,14 @@ mod tests {
         let before = (m.tx.limit(), m.tx.pages());
         let hog = m.exhaust();
         assert!(matches!(
-            limits.set_sockets(4),
+            limits.set_sockets(2 * SLAB),
             Err(ReserveError::Backing(_))
         ));
         assert_eq!((m.tx.limit(), m.tx.pages()), before);
         drop(hog);
-        limits.set_sockets(4).unwrap();
+        limits.set_sockets(2 * SLAB).unwrap();
         limits.set_ring(TX_RING + 2).unwrap();
-        assert_eq!(m.tx.limit(), (TX_RING + 2 + 4 + 2) * SKB);
+        assert_eq!(m.tx.limit(), (TX_RING + 2 + 2 * SLAB + 2) * SKB);
         limits.set_ring(TX_RING).unwrap();
         limits.set_sockets(0).unwrap();
         assert_eq!((m.tx.limit(), m.tx.pages()), before);

@@ -14,6 +14,8 @@ const CASES: u32 = 256;
 const OPS: usize = 500;
 /// Datagrams that are under way, and pieces of 8 bytes that each is cut into.
 const DATAGRAMS: u16 = 7;
+/// The first of them serve the VM: as many as there is room for.
+const VMIO: u16 = 5;
 const PIECES: usize = 4;
 /// Datagrams and fragments that there is room for, and fragments left after an eviction.
 const ROOM: usize = 5;
@@ -160,15 +162,15 @@ impl World {
             return;
         };
         skb.put(frame.len()).unwrap().copy_from_slice(&frame);
-        // Of datagrams with even numbers the first fragment has the ports of VMIO.
-        let vmio = id.is_multiple_of(2) && from == 0;
+        // The first fragment has the ports that say so.
+        let vmio = id < VMIO && from == 0;
         let expected = self.expect(id, (from, to), vmio, skb.is_emergency());
         match self.table.push(skb, vmio, self.now) {
             Ok(packet) => {
                 assert_eq!(Ok(packet.is_some()), expected);
                 let Some(packet) = packet else { return };
                 assert_eq!(packet.payload(), bytes.len());
-                assert_eq!(packet.is_vmio(), id.is_multiple_of(2));
+                assert_eq!(packet.is_vmio(), id < VMIO);
                 let packet = packet.into_frags::<PIECES>().unwrap();
                 let mut got = vec![0; bytes.len()];
                 packet

@@ -299,6 +299,28 @@ fn n4_fragments_of_strangers_are_evicted_oldest_first_and_the_budget_is_never_ex
 }
 
 #[test]
+fn n8_a_stranger_finds_no_place_among_datagrams_of_vmio() {
+    let m = machine();
+    let table = table(2, 8, 8 * SKB);
+    let push = |id: u16, vmio| {
+        let frame = fragment(id, 0, true, &payload(id, 8));
+        table.push(m.skb(&frame), vmio, NOW)
+    };
+    assert!(push(1, false).unwrap().is_none());
+    assert!((2..4).all(|id| push(id, true).unwrap().is_none()));
+    assert_eq!(reason(push(4, false)), ReassemblyError::Full);
+    let stats = table.stats();
+    assert_eq!(
+        (stats.datagrams, stats.evicted, stats.evicted_vmio),
+        (2, 1, 0)
+    );
+    assert!(push(5, true).unwrap().is_none(), "VMIO makes room for VMIO");
+    assert_eq!(table.stats().evicted_vmio, 1);
+    table.clear();
+    m.assert_quiescent();
+}
+
+#[test]
 fn n2_n3_emergency_fragments_are_those_of_vmio_and_their_charges_go_with_them() {
     let m = machine();
     m.flows.add(SWAP).unwrap();

@@ -14,7 +14,7 @@ const OPS: usize = 400;
 const RCVBUF: usize = 3;
 const SNDBUF: usize = 2;
 const PROTOCOL: usize = 5;
-const ENTRIES: usize = 7;
+const ENTRIES: usize = 6;
 /// Room and entries do not always suffice for both.
 const ROOMS: [VmioRoom; 3] = [
     VmioRoom { rx: 2, tx: 1 },
