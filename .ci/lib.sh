@@ -48,6 +48,17 @@ cargo_tool() {
 		--locked --quiet "$@"
 }
 
+# program NAME VERSION: the program of the crate NAME, of exactly this version.
+program() {
+	local name=$1 version=$2
+	if [ "$("$name" --version 2>/dev/null || true)" = "$name $version" ]; then
+		note "$name $version is installed"
+		return 0
+	fi
+	note "cargo install $name $version"
+	CARGO_TARGET_DIR="$GATE_TMP/tools" cargo install "$name" --version "$version" --locked --quiet --debug
+}
+
 # expect STATUS COMMAND...: the command ends with exactly this exit status.
 expect() {
 	local want=$1 got=0

@@ -23,7 +23,7 @@ use support::patterns::Random;
 use support::{BUFFER, Subject};
 
 const BYTES: usize = 4 << 20;
-const STEPS: usize = 100_000;
+const STEPS: usize = 20_000;
 /// An urgent request comes every so many steps …
 const EVERY: usize = 10;
 /// … keeps its memory for so many …

@@ -63,6 +63,7 @@ group!(typed in typed_objects:
     nothing = Nothing,
     mempool = ours::TypedCache<ours::Unlocked>,
     mempool_default_lock = ours::TypedCache<ours::DefaultLock>,
+    mempool_magazines = ours::TypedMagazines,
     talc = peers::Typed<peers::TalcHeap>,
     buddy_system_allocator = peers::Typed<peers::BuddyHeap>,
     linked_list_allocator = peers::Typed<peers::ListHeap>,
@@ -70,11 +71,18 @@ group!(typed in typed_objects:
     slabmalloc = peers::Typed<peers::SlabHeap>,
 );
 
+// A value of 8 bytes: the cache without what lies in it.
+group!(typed_word in typed_words:
+    nothing = Nothing,
+    mempool = ours::TypedCache<ours::Unlocked, u64>,
+);
+
 // A packet buffer of 2016 bytes, as it is.
 group!(buffer in packet_buffers:
     nothing = Nothing,
     mempool = ours::Buffers<ours::Unlocked>,
     mempool_default_lock = ours::Buffers<ours::DefaultLock>,
+    mempool_magazines = ours::BufferMagazines,
     talc = peers::Buffers<peers::TalcHeap>,
     buddy_system_allocator = peers::Buffers<peers::BuddyHeap>,
     linked_list_allocator = peers::Buffers<peers::ListHeap>,
@@ -92,4 +100,4 @@ group!(frame in frames with mixed:
     buddy_system_allocator = peers::Pages<peers::BuddyHeap>,
 );
 
-main!(library_benchmark_groups = [typed, buffer, frame]);
+main!(library_benchmark_groups = [typed, typed_word, buffer, frame]);

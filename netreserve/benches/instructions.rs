@@ -47,6 +47,7 @@ mod packet_buffers {
     subjects! {
         nothing = Nothing,
         netreserve = skbs::Skbs,
+        netreserve_magazines = skbs::SkbMagazines,
         mempool = ours::Buffers<ours::Unlocked>,
         heapless_pool = skbs::HeaplessPool,
     }
@@ -72,6 +73,7 @@ mod packet_buffers {
         benchmarks = [
             nothing,
             netreserve,
+            netreserve_magazines,
             mempool,
             heapless_pool,
             smoltcp_ring,

@@ -26,6 +26,7 @@ fn main() {
     for pattern in [Pattern::Pair, Pattern::Lifo, Pattern::Fifo, Pattern::Random] {
         let mut race = Race::new("skb", pattern.name())
             .subject::<skbs::Skbs>("netreserve", pattern, BYTES)
+            .subject::<skbs::SkbMagazines>("netreserve_magazines", pattern, BYTES)
             .subject::<ours::Buffers<ours::Unlocked>>("mempool", pattern, BYTES)
             .subject::<skbs::HeaplessPool>("heapless_pool", pattern, BYTES);
         if matches!(pattern, Pattern::Pair | Pattern::Fifo) {

@@ -1,12 +1,15 @@
 //! This crate's allocators, with a lock that is none and with the default one.
 
+use core::hint::black_box;
 use core::num::NonZero;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use lock_api::{GuardNoSend, RawMutex};
 use mempool::{
-    Bitmap, Buddy, Buffer, BufferCache, Cache, CriticalSection, FRAME_SIZE, Frame, FrameEntry,
-    FrameSource, Gfp, Object, RawFrame, SingleTask, SizedCache, Watermarks, Zone,
+    Bitmap, Buddy, Buffer, BufferCache, Cache, CpuId, CpuMagazines, CriticalSection, FRAME_SIZE,
+    Frame, FrameEntry, FrameSource, Gfp, Magazines, Object, RawFrame, SingleTask, SizedCache,
+    Watermarks, Zone,
 };
 
 use super::memory::{leak, map_aligned};
@@ -61,11 +64,25 @@ pub fn zone<R: Lock>(bytes: usize) -> &'static Zone<'static, R> {
     leak(Zone::new(source, task, marks(source.total())).expect("marks that fit"))
 }
 
-/// [`Cache`] of [`Payload`]s: the value is moved in, and dropped.
-pub struct TypedCache<R: Lock>(&'static Cache<'static, Payload, R>);
+/// What lies in a typed cache.
+pub trait Value: Copy + Send + Sync + 'static {
+    const NEW: Self;
+}
 
-impl<R: Lock> Subject for TypedCache<R> {
-    type Handle = Object<'static, Payload>;
+impl Value for Payload {
+    const NEW: Self = Payload::NEW;
+}
+
+/// So small that what is counted is the cache.
+impl Value for u64 {
+    const NEW: Self = 7;
+}
+
+/// [`Cache`] of values, which are moved in, and dropped.
+pub struct TypedCache<R: Lock, T: 'static = Payload>(&'static Cache<'static, T, R>);
+
+impl<R: Lock, T: Value> Subject for TypedCache<R, T> {
+    type Handle = Object<'static, T>;
 
     fn new(bytes: usize) -> Self {
         TypedCache(leak(
@@ -75,7 +92,7 @@ impl<R: Lock> Subject for TypedCache<R> {
 
     #[inline(always)]
     fn alloc(&mut self, _: u8) -> Option<Self::Handle> {
-        self.0.alloc(Gfp::KERNEL, Payload::NEW).ok()
+        self.0.alloc(Gfp::KERNEL, T::NEW).ok()
     }
 
     #[inline(always)]
@@ -93,6 +110,95 @@ impl<R: Lock> Subject for Buffers<R> {
     fn new(bytes: usize) -> Self {
         let cache = SizedCache::new("buffers", zone::<R>(bytes), BUFFER, 0);
         Buffers(leak(cache.expect("objects that fit")))
+    }
+
+    #[inline(always)]
+    fn alloc(&mut self, _: u8) -> Option<Self::Handle> {
+        self.0.alloc(Gfp::KERNEL).ok()
+    }
+
+    #[inline(always)]
+    fn free(&mut self, handle: Self::Handle) {
+        drop(handle);
+    }
+}
+
+/// The magazines' lock where other CPUs may empty them: an atomic exchange.
+pub struct Flag(AtomicBool);
+
+// SAFETY: the exchange lets one in at a time.
+unsafe impl RawMutex for Flag {
+    #[allow(clippy::declare_interior_mutable_const)]
+    const INIT: Self = Flag(AtomicBool::new(false));
+
+    type GuardMarker = GuardNoSend;
+
+    fn lock(&self) {
+        while !self.try_lock() {
+            core::hint::spin_loop();
+        }
+    }
+
+    #[inline(always)]
+    fn try_lock(&self) -> bool {
+        !self.0.swap(true, Ordering::Acquire)
+    }
+
+    #[inline(always)]
+    unsafe fn unlock(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// The only CPU.
+pub struct FirstCpu;
+
+impl CpuId for FirstCpu {
+    #[inline(always)]
+    fn cpu(&self) -> usize {
+        black_box(0)
+    }
+}
+
+/// Magazines of 32 for one CPU.
+pub type Parked = Magazines<'static, FirstCpu, 32, Flag>;
+
+pub fn magazines() -> Parked {
+    Magazines::new(FirstCpu, vec![CpuMagazines::new()].leak())
+}
+
+/// [`TypedCache`] with the default lock, and magazines of 32 in front of it.
+pub struct TypedMagazines(&'static Cache<'static, Payload, DefaultLock, Parked>);
+
+impl Subject for TypedMagazines {
+    type Handle = Object<'static, Payload>;
+
+    fn new(bytes: usize) -> Self {
+        let cache = Cache::new("typed", zone::<DefaultLock>(bytes), 0).expect("objects that fit");
+        TypedMagazines(leak(cache.with_magazines(magazines())))
+    }
+
+    #[inline(always)]
+    fn alloc(&mut self, _: u8) -> Option<Self::Handle> {
+        self.0.alloc(Gfp::KERNEL, Payload::NEW).ok()
+    }
+
+    #[inline(always)]
+    fn free(&mut self, handle: Self::Handle) {
+        drop(handle);
+    }
+}
+
+/// [`Buffers`] with the default lock, and magazines of 32 in front of it.
+pub struct BufferMagazines(&'static SizedCache<'static, DefaultLock, Parked>);
+
+impl Subject for BufferMagazines {
+    type Handle = Buffer<'static>;
+
+    fn new(bytes: usize) -> Self {
+        let cache = SizedCache::new("buffers", zone::<DefaultLock>(bytes), BUFFER, 0);
+        let cache = cache.expect("objects that fit");
+        BufferMagazines(leak(cache.with_magazines(magazines())))
     }
 
     #[inline(always)]

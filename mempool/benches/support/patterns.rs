@@ -94,7 +94,8 @@ impl<S: Subject> Ready<S> {
         if self.pattern == Pattern::Pair {
             for _ in 0..OPERATIONS {
                 let handle = self.subject.alloc(0).expect("there is room for one");
-                self.subject.free(black_box(handle));
+                black_box(&handle);
+                self.subject.free(handle);
             }
             return;
         }

@@ -14,8 +14,11 @@ const STRANGER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 66), 66
 /// `count` flows of as many servers, in four times as many slots: the first is that of
 /// [`Packet::Tcp`].
 pub fn flows(count: usize) -> &'static FlowTable<'static> {
-    let slots = || vec![const { Slot::EMPTY }; 4 * count].leak();
-    let table = FlowTable::new(slots(), vec![const { Slot::EMPTY }; 4].leak());
+    // The server of each flow is a peer.
+    let table = FlowTable::new(
+        vec![Slot::EMPTY; 4 * count].leak(),
+        vec![Slot::EMPTY; 4 * count].leak(),
+    );
     for i in 0..count as u32 {
         let server = Ipv4Addr::from_bits(SERVER.ip().to_bits() + (i << 8));
         table

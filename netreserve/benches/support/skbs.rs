@@ -6,19 +6,21 @@ use core::hint::black_box;
 use heapless::object_pool;
 use heapless::pool::object::{Object, ObjectBlock};
 use lock_api::Mutex;
-use mempool::{CriticalSection, ReserveNode, SizedCache};
+use mempool::{BufferCache, CriticalSection, ReserveNode, SizedCache, Zone};
 use netreserve::{FlowTable, Skb, SkbPool, rx_budget, rx_limit, tx_budget, tx_limit};
 use smoltcp::storage::{PacketBuffer, PacketMetadata};
 
 use crate::support::memory::leak;
-use crate::support::ours::{Unlocked, zone};
+use crate::support::ours::{DefaultLock, Lock, Unlocked, magazines, zone};
 use crate::support::{BUFFER, Subject};
 
 const RING: usize = 64;
 
-/// A pool over a reserve for rings of 64, without a flow yet.
-pub fn pool(bytes: usize, flows: &'static FlowTable<'static>) -> &'static SkbPool<'static> {
-    let zone = zone::<Unlocked>(bytes);
+/// A pool over a cache of `zone` and a reserve for rings of 64, without a flow.
+fn pool<R: Lock>(
+    zone: &'static Zone<'static, R>,
+    cache: &'static dyn BufferCache,
+) -> &'static SkbPool<'static> {
     let root: &'static ReserveNode<'static> = leak(ReserveNode::root("total", zone));
     let rx: &'static ReserveNode<'static> = leak(ReserveNode::new("rx"));
     let tx: &'static ReserveNode<'static> = leak(ReserveNode::new("tx"));
@@ -29,19 +31,21 @@ pub fn pool(bytes: usize, flows: &'static FlowTable<'static>) -> &'static SkbPoo
         node.set_limit(limit, budget.frames()).expect("a limit");
         node.connect(root).expect("frames enough");
     }
-    let cache = SizedCache::<Unlocked>::new("skb", zone, BUFFER, 0).expect("buffers that fit");
+    let flows = leak(FlowTable::new(&mut [], &mut []));
     let token = zone.claim_memalloc().expect("the first claim");
-    leak(SkbPool::new(leak(cache), rx, tx, flows, token))
+    leak(SkbPool::new(cache, rx, tx, flows, token))
 }
 
-/// Skbs for receiving.
+/// Skbs for receiving, over a cache whose lock is none.
 pub struct Skbs(&'static SkbPool<'static>);
 
 impl Subject for Skbs {
     type Handle = Skb<'static>;
 
     fn new(bytes: usize) -> Self {
-        Skbs(pool(bytes, leak(FlowTable::new(&mut [], &mut []))))
+        let zone = zone::<Unlocked>(bytes);
+        let cache = SizedCache::<Unlocked>::new("skb", zone, BUFFER, 0);
+        Skbs(pool(zone, leak(cache.expect("buffers that fit"))))
     }
 
     #[inline(always)]
@@ -52,6 +56,30 @@ impl Subject for Skbs {
     #[inline(always)]
     fn free(&mut self, handle: Self::Handle) {
         drop(handle);
+    }
+}
+
+/// Skbs for receiving, over a cache with the default lock and magazines of 32.
+pub struct SkbMagazines(Skbs);
+
+impl Subject for SkbMagazines {
+    type Handle = Skb<'static>;
+
+    fn new(bytes: usize) -> Self {
+        let zone = zone::<DefaultLock>(bytes);
+        let cache = SizedCache::<DefaultLock>::new("skb", zone, BUFFER, 0);
+        let cache = cache.expect("buffers that fit").with_magazines(magazines());
+        SkbMagazines(Skbs(pool(zone, leak(cache))))
+    }
+
+    #[inline(always)]
+    fn alloc(&mut self, order: u8) -> Option<Self::Handle> {
+        self.0.alloc(order)
+    }
+
+    #[inline(always)]
+    fn free(&mut self, handle: Self::Handle) {
+        self.0.free(handle);
     }
 }
 
