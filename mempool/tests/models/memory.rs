@@ -76,3 +76,20 @@ impl Flags {
         }
     }
 }
+
+/// Bytes at each end of memory that its owner marks. Owners who overlap are known by their addresses; this
+/// is for whoever writes to memory that is not his.
+const MARKED: usize = 64;
+
+pub(crate) fn mark(bytes: &mut [u8], mark: u8) {
+    let n = bytes.len().min(MARKED);
+    let end = bytes.len() - n;
+    bytes[..n].fill(mark);
+    bytes[end..].fill(mark);
+}
+
+pub(crate) fn is_marked(bytes: &[u8], mark: u8) -> bool {
+    let n = bytes.len().min(MARKED);
+    let ends = bytes[..n].iter().chain(&bytes[bytes.len() - n..]);
+    ends.into_iter().all(|byte| *byte == mark)
+}

@@ -6,7 +6,7 @@ use proptest::sample::Index;
 use proptest::test_runner::TestCaseError;
 
 use crate::counted::drive;
-use crate::memory::{FRAMES, Flags, MARKS, with_zone};
+use crate::memory::{FRAMES, Flags, MARKS, is_marked, mark, with_zone};
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -83,10 +83,7 @@ impl World<'_> {
 
     fn give(&mut self, which: usize) {
         let (frame, stamp) = self.held.swap_remove(which);
-        assert!(
-            frame.iter().all(|byte| *byte == stamp),
-            "somebody wrote here"
-        );
+        assert!(is_marked(&frame, stamp), "somebody wrote here");
         let first = (frame.as_ptr().addr() - self.base) / FRAME_SIZE;
         self.model.mark(first, frame.order(), false);
         if frame.from_reserve() {
@@ -137,7 +134,7 @@ fn run(
                             model.tagged += needed;
                             model.peak = model.peak.max(model.tagged);
                         }
-                        frame.fill(n as u8);
+                        mark(&mut frame, n as u8);
                         world.held.push((frame, n as u8));
                     }
                     Err(error) => {
