@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A smoke test of the fuzz targets given: each runs for 30 s from its seeds. What it finds goes
+# A smoke test of the fuzz targets given: each runs for 60 s from its seeds. What it finds goes
 # to a temporary corpus, a crash to fuzz/artifacts/, with the command that reproduces it.
-#   FUZZ_SECONDS=N   instead of 30
+#   FUZZ_SECONDS=N   instead of 60
 set -euo pipefail
 . "$CI_DIR/lib.sh"
 
@@ -26,7 +26,7 @@ for target in "$@"; do
 		[ ! -d "$seeds" ] || corpus+=("$seeds")
 	done
 	cargo +nightly fuzz run "$target" "${corpus[@]}" -- \
-		-max_total_time="${FUZZ_SECONDS:-30}" -timeout=10 -print_final_stats=1 \
+		-max_total_time="${FUZZ_SECONDS:-60}" -timeout=10 -print_final_stats=1 \
 		> "$GATE_TMP/fuzz.log" 2>&1 || {
 		tail -n 80 "$GATE_TMP/fuzz.log"
 		die "$target found something"
