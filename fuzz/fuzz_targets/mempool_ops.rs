@@ -8,7 +8,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arbitrary::Arbitrary;
+use arbitrary::{Arbitrary, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use mempool::{
     AllocError, Buddy, Buffer, BufferCache, Cache, Charge, ChargeError, CpuId, CpuMagazines,
@@ -167,7 +167,7 @@ impl Tree {
     }
 }
 
-fuzz_target!(|ops: Vec<Op>| {
+fuzz_target!(|data: &[u8]| {
     let mut memory = vec![0u8; (FRAMES + 1) * FRAME_SIZE];
     let skip = memory.as_ptr().align_offset(FRAME_SIZE);
     let memory = &mut memory[skip..skip + FRAMES * FRAME_SIZE];
@@ -213,7 +213,11 @@ fuzz_target!(|ops: Vec<Op>| {
         };
         // Scopes end in the reverse order of their beginning, as guards do.
         let (mut scopes, mut interrupts) = (Vec::new(), Vec::new());
-        for op in ops {
+        // Not as a `Vec`, of which every second one ends after its first element.
+        let mut data = Unstructured::new(data);
+        while !data.is_empty()
+            && let Ok(op) = Op::arbitrary(&mut data)
+        {
             match op {
                 Op::EnterScope => scopes.push(zone.memalloc(&token)),
                 Op::LeaveScope => drop(scopes.pop()),

@@ -106,7 +106,8 @@ impl Injector {
         result
     }
 
-    fn arm(&self, fails: Fails) {
+    /// Begins a run, in which these fail.
+    pub(crate) fn arm(&self, fails: Fails) {
         let mut state = self.state();
         (state.fails, state.calls, state.injected) = (fails, 0, 0);
         state.sites.values_mut().for_each(|site| site.met = None);

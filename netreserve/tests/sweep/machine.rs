@@ -48,6 +48,13 @@ pub(crate) struct Hog {
     _frames: Vec<Frame<'static>>,
 }
 
+impl Hog {
+    #[allow(dead_code, reason = "for those who count buffers")]
+    pub(crate) fn buffers(&self) -> usize {
+        self._buffers.len()
+    }
+}
+
 pub(crate) fn leak<T>(value: T) -> &'static mut T {
     Box::leak(Box::new(value))
 }
@@ -83,11 +90,9 @@ pub(crate) fn machine() -> Machine {
         leak(vec![Slot::EMPTY; 4]),
     ));
     let entries: Vec<_> = (0..8).map(|_| QueueEntry::EMPTY).collect();
-    let sockets: &'static SocketTable<'static> = leak(SocketTable::new(
-        leak(vec![Slot::EMPTY; 8]),
-        entries.leak(),
-        ProtocolMemory::each(6 * SKB),
-    ));
+    let limit = ProtocolMemory::each(6 * SKB);
+    let sockets = SocketTable::new(leak(vec![Slot::EMPTY; 8]), entries.leak(), limit);
+    let sockets: &'static SocketTable<'static> = leak(sockets.with_flows(flows));
     let token = zone.claim_memalloc().unwrap();
     let buffers: &'static FailingCache = leak(FailingCache { cache, injector });
     let [rx_node, tx_node] =
