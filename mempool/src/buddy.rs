@@ -33,7 +33,7 @@ const MAX_PARKED: usize = 64;
 /// ```
 /// use mempool::{Buddy, FrameEntry, FrameSource};
 ///
-/// let mut memory = vec![0u8; 1 << 20];
+/// let mut memory = vec![0u8; 256 * mempool::FRAME_SIZE];
 /// let mut table = vec![FrameEntry::EMPTY; Buddy::table_len(memory.len())];
 /// let source = <Buddy>::new(&mut memory, &mut table).unwrap();
 /// assert!(source.total() >= 255);

@@ -39,10 +39,10 @@ pub const SLAB_RED_ZONE: usize = if cfg!(feature = "slab-debug") { 64 } else { 0
 /// Every function, if the result is beyond any memory; in a `const` that is a compile error.
 ///
 /// ```
-/// use mempool::{Budget, SLAB_RED_ZONE};
+/// use mempool::{Budget, FRAME_SIZE, SLAB_HEADER, SLAB_RED_ZONE};
 ///
-/// // 66 packet buffers of 2016 bytes, two to a frame (less, where red zones lie between them).
-/// const SKB: usize = 2016 - SLAB_RED_ZONE;
+/// // 66 packet buffers, two to a frame: 2016 bytes (less, where red zones lie between them).
+/// const SKB: usize = (FRAME_SIZE - SLAB_HEADER) / 2 - SLAB_RED_ZONE;
 /// const RX: Budget = Budget::objects(66, SKB, 0);
 /// const TX: Budget = Budget::objects(65, SKB, 0);
 /// const TOTAL: Budget = RX.plus(TX);

@@ -41,7 +41,7 @@
 //! const FRAMES: usize = 64;
 //! const _: () = RX.assert_fits(FRAMES); // a reserve that is too small does not build
 //!
-//! let (mut memory, mut table) = (vec![0u8; (FRAMES + 1) * 4096], [FrameEntry::EMPTY; FRAMES + 1]);
+//! let (mut memory, mut table) = (vec![0u8; (FRAMES + 1) * mempool::FRAME_SIZE], [FrameEntry::EMPTY; FRAMES + 1]);
 //! let source = <Buddy>::new(&mut memory, &mut table)?;
 //! let task = SingleTask::new();
 //! let zone = <Zone>::new(&source, &task, Watermarks { min: 4, low: 6, high: 8 })?;

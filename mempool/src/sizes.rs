@@ -34,7 +34,7 @@ use crate::{
 /// ```
 /// use mempool::{Buddy, FrameEntry, Gfp, SingleTask, SizeClasses, Watermarks, Zone};
 ///
-/// let (mut memory, mut table) = (vec![0u8; 65 * 4096], [FrameEntry::EMPTY; 65]);
+/// let (mut memory, mut table) = (vec![0u8; 65 * mempool::FRAME_SIZE], [FrameEntry::EMPTY; 65]);
 /// let source = <Buddy>::new(&mut memory, &mut table)?;
 /// let task = SingleTask::new();
 /// let zone = <Zone>::new(&source, &task, Watermarks::default())?;

@@ -41,7 +41,7 @@ use crate::{
 /// ```
 /// use mempool::{Buddy, BufferCache, FrameEntry, Gfp, SingleTask, SizedCache, Watermarks, Zone};
 ///
-/// let (mut memory, mut table) = (vec![0u8; 17 * 4096], [FrameEntry::EMPTY; 17]);
+/// let (mut memory, mut table) = (vec![0u8; 17 * mempool::FRAME_SIZE], [FrameEntry::EMPTY; 17]);
 /// let source = <Buddy>::new(&mut memory, &mut table)?;
 /// let task = SingleTask::new();
 /// let zone = <Zone>::new(&source, &task, Watermarks::default())?;
@@ -120,7 +120,7 @@ impl<'z, R: RawMutex> SizedCache<'z, R> {
     ///
     /// ```
     /// # use mempool::{Buddy, BufferCache, FrameEntry, Gfp, SingleTask, SizedCache, Watermarks, Zone};
-    /// # let (mut memory, mut table) = (vec![0u8; 17 * 4096], [FrameEntry::EMPTY; 17]);
+    /// # let (mut memory, mut table) = (vec![0u8; 17 * mempool::FRAME_SIZE], [FrameEntry::EMPTY; 17]);
     /// # let source = <Buddy>::new(&mut memory, &mut table)?;
     /// # let task = SingleTask::new();
     /// # let zone = <Zone>::new(&source, &task, Watermarks::default())?;
@@ -203,7 +203,7 @@ impl<'z, R: RawMutex> SizedCache<'z, R> {
     ///     }
     /// }
     ///
-    /// # let (mut memory, mut table) = (vec![0u8; 17 * 4096], [FrameEntry::EMPTY; 17]);
+    /// # let (mut memory, mut table) = (vec![0u8; 17 * mempool::FRAME_SIZE], [FrameEntry::EMPTY; 17]);
     /// # let source = <Buddy>::new(&mut memory, &mut table)?;
     /// # let task = SingleTask::new();
     /// # let zone = <Zone>::new(&source, &task, Watermarks::default())?;

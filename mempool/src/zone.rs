@@ -43,7 +43,7 @@ const RECLAIM_ROUNDS: usize = 16;
 /// ```
 /// use mempool::{Buddy, FrameEntry, Gfp, ReserveBacking, SingleTask, Watermarks, Zone};
 ///
-/// let (mut memory, mut table) = (vec![0u8; 65 * 4096], [FrameEntry::EMPTY; 65]);
+/// let (mut memory, mut table) = (vec![0u8; 65 * mempool::FRAME_SIZE], [FrameEntry::EMPTY; 65]);
 /// let source = <Buddy>::new(&mut memory, &mut table)?;
 /// let task = SingleTask::new();
 /// let zone = <Zone>::new(&source, &task, Watermarks { min: 4, low: 8, high: 16 })?;

@@ -75,7 +75,8 @@ pub const fn min_budget(size: usize, order: u8) -> Budget {
 ///     ..RxHolders::ring(8)
 /// };
 /// assert_eq!(HOLDERS.skbs(2016), 8 + 2 + 4 + 1);
-/// assert_eq!(HOLDERS.budget(2016, 0).frames(), HOLDERS.skbs(2016).div_ceil(2));
+/// let per_frame = mempool::objects_per_slab(2016, 0);
+/// assert_eq!(HOLDERS.budget(2016, 0).frames(), HOLDERS.skbs(2016).div_ceil(per_frame));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -241,12 +242,13 @@ pub const fn tx_budget(ring: usize, size: usize, order: u8) -> Budget {
 /// The simulator finds an allocation that fails with less (`simulator budgets`).
 ///
 /// ```
-/// use mempool::Budget;
+/// use mempool::{Budget, FRAME_SIZE, SLAB_HEADER, SLAB_RED_ZONE};
 ///
 /// const NETWORK: Budget = netreserve::budget(64, 64, 2016, 0);
 /// const _: () = NETWORK.assert_fits(66);
 /// // Three to eight frames: seven slabs hold all twenty, where two roundings would ask for eight.
-/// assert_eq!(netreserve::budget(8, 8, 10_880, 3).frames(), 56);
+/// const LARGE: usize = (8 * FRAME_SIZE - SLAB_HEADER) / 3 - SLAB_RED_ZONE;
+/// assert_eq!(netreserve::budget(8, 8, LARGE, 3).frames(), 56);
 /// ```
 ///
 /// # Panics

@@ -39,7 +39,7 @@
 //!     DropReason, Flow, FlowTable, Ingress, ProtocolMemory, SkbPool, Slot, SocketTable, Verdict,
 //! };
 //!
-//! # let (mut memory, mut table) = (vec![0u8; 65 * 4096], [FrameEntry::EMPTY; 65]);
+//! # let (mut memory, mut table) = (vec![0u8; 65 * mempool::FRAME_SIZE], [FrameEntry::EMPTY; 65]);
 //! # let source = <Buddy>::new(&mut memory, &mut table)?;
 //! # let task = SingleTask::new();
 //! # let zone = <Zone>::new(&source, &task, Watermarks { min: 4, low: 6, high: 8 })?;

@@ -18,7 +18,7 @@ use crate::{Reassembly, ReassemblyLimits, RxHolders, TxHolders};
 /// # use mempool::{Buddy, FrameEntry, ReserveNode, SingleTask, Watermarks, Zone};
 /// use netreserve::{RxHolders, RxLimits};
 ///
-/// # let (mut memory, mut table) = (vec![0u8; 33 * 4096], [FrameEntry::EMPTY; 33]);
+/// # let (mut memory, mut table) = (vec![0u8; 33 * mempool::FRAME_SIZE], [FrameEntry::EMPTY; 33]);
 /// # let source = <Buddy>::new(&mut memory, &mut table)?;
 /// # let task = SingleTask::new();
 /// # let zone = <Zone>::new(&source, &task, Watermarks::default())?;
@@ -26,8 +26,10 @@ use crate::{Reassembly, ReassemblyLimits, RxHolders, TxHolders};
 /// let root: ReserveNode<'_> = ReserveNode::root("total", &zone);
 /// let rx = ReserveNode::new("rx");
 /// rx.connect(&root)?;
-/// let mut limits = RxLimits::new(&rx, RxHolders::ring(8), 0, 2016, 0)?;
-/// assert_eq!((rx.limit(), rx.pages()), (10 * 2016, 5));
+/// // Two to a frame.
+/// const SKB: usize = (mempool::FRAME_SIZE - mempool::SLAB_HEADER) / 2 - mempool::SLAB_RED_ZONE;
+/// let mut limits = RxLimits::new(&rx, RxHolders::ring(8), 0, SKB, 0)?;
+/// assert_eq!((rx.limit(), rx.pages()), (10 * SKB, 5));
 ///
 /// limits.set_ring(16)?; // and then the driver may post so many
 /// assert_eq!(rx.pages(), 9);
@@ -140,7 +142,7 @@ impl<'a, 't, R: RawMutex> RxLimits<'a, 't, R> {
 /// # use mempool::{Buddy, FrameEntry, ReserveNode, SingleTask, Watermarks, Zone};
 /// use netreserve::{TxHolders, TxLimits};
 ///
-/// # let (mut memory, mut table) = (vec![0u8; 33 * 4096], [FrameEntry::EMPTY; 33]);
+/// # let (mut memory, mut table) = (vec![0u8; 33 * mempool::FRAME_SIZE], [FrameEntry::EMPTY; 33]);
 /// # let source = <Buddy>::new(&mut memory, &mut table)?;
 /// # let task = SingleTask::new();
 /// # let zone = <Zone>::new(&source, &task, Watermarks::default())?;

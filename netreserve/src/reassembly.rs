@@ -47,7 +47,7 @@ use crate::{LruSlot, Medium, Skb, SkbFrags};
 /// use core::time::Duration;
 /// use netreserve::{Reassembly, ReassemblyLimits};
 ///
-/// # let (mut memory, mut table) = (vec![0u8; 17 * 4096], [FrameEntry::EMPTY; 17]);
+/// # let (mut memory, mut table) = (vec![0u8; 17 * mempool::FRAME_SIZE], [FrameEntry::EMPTY; 17]);
 /// # let source = <Buddy>::new(&mut memory, &mut table)?;
 /// # let task = SingleTask::new();
 /// # let zone = <Zone>::new(&source, &task, Watermarks::default())?;

@@ -23,7 +23,7 @@ use crate::{AllocError, CriticalSection, FrameAllocator, Gfp, Object};
 /// ```
 /// use mempool::{Buddy, Cache, FrameEntry, Gfp, SingleTask, Watermarks, Zone};
 ///
-/// let (mut memory, mut table) = (vec![0u8; 17 * 4096], [FrameEntry::EMPTY; 17]);
+/// let (mut memory, mut table) = (vec![0u8; 17 * mempool::FRAME_SIZE], [FrameEntry::EMPTY; 17]);
 /// let source = <Buddy>::new(&mut memory, &mut table)?;
 /// let task = SingleTask::new();
 /// let zone = <Zone>::new(&source, &task, Watermarks::default())?;
@@ -116,7 +116,7 @@ impl<T, R: RawMutex + Send + Sync, M: Parking> Cache<'_, T, R, M> {
     ///
     /// ```
     /// # use mempool::{Buddy, Cache, FrameEntry, Gfp, SingleTask, Watermarks, Zone};
-    /// # let (mut memory, mut table) = (vec![0u8; 17 * 4096], [FrameEntry::EMPTY; 17]);
+    /// # let (mut memory, mut table) = (vec![0u8; 17 * mempool::FRAME_SIZE], [FrameEntry::EMPTY; 17]);
     /// # let source = <Buddy>::new(&mut memory, &mut table)?;
     /// # let task = SingleTask::new();
     /// # let zone = <Zone>::new(&source, &task, Watermarks::default())?;
