@@ -156,8 +156,8 @@ fuzz_target!(|data: &[u8]| {
         let mut data = Unstructured::new(data);
         // Mostly it begins where it matters: with a flow, and without memory.
         let begin = data.arbitrary().unwrap_or(0u8);
-        world.apply(Op::SwapFlow(begin % 8 != 0));
-        world.apply(Op::Hog(begin / 8 % 4 != 0));
+        world.apply(Op::SwapFlow(!begin.is_multiple_of(8)));
+        world.apply(Op::Hog(begin & 0x18 != 0));
         while !data.is_empty()
             && let Ok(op) = Op::arbitrary(&mut data)
         {
