@@ -197,22 +197,25 @@ impl<'z> Slabs<'z> {
         self.link(slab, from_reserve);
     }
 
-    /// Takes an object back, and gives the slab's frame back with it if that made the slab
-    /// superfluous: a reserve-derived slab goes at once, of ordinary ones one may stay empty. Says whether
-    /// that happened.
+    /// Takes an object back where that is a matter of a few instructions: the slab is an ordinary one,
+    /// with a free object, and stays.
+    ///
+    /// # Errors
+    ///
+    /// It is not, and the object comes back, for [`push_any`](Self::push_any).
     #[inline]
-    pub(crate) fn push(&mut self, object: SlabObject) -> bool {
+    pub(crate) fn push(&mut self, object: SlabObject) -> Result<(), SlabObject> {
         if object.reserve_derived() {
-            return self.push_any(object);
+            return Err(object);
         }
         let slab = object.tagged.cast::<Header<'z>>();
         // SAFETY: the object is out, so its slab is alive; `&mut self` makes us the only one in it.
         let header = unsafe { &mut *slab.as_ptr() };
         let Some(first_free) = header.first_free else {
-            return self.push_any(object);
+            return Err(object);
         };
         if header.in_use == 1 && self.kept != Some(slab) {
-            return self.push_any(object);
+            return Err(object);
         }
         // SAFETY: the object is ours again, and has room for a link.
         unsafe {
@@ -223,12 +226,12 @@ impl<'z> Slabs<'z> {
         }
         header.first_free = Some(object.start);
         header.in_use -= 1;
-        false
+        Ok(())
     }
 
-    /// [`push`](Self::push), whatever becomes of the slab.
-    #[inline(never)]
-    fn push_any(&mut self, object: SlabObject) -> bool {
+    /// Takes an object back, and gives the slab's frame back with it if that made the slab
+    /// superfluous: a reserve-derived slab goes at once, of ordinary ones one may stay empty.
+    pub(crate) fn push_any(&mut self, object: SlabObject) {
         let from_reserve = object.reserve_derived();
         let slab = object.slab().cast::<Header<'z>>();
         // SAFETY: the object is out, so its slab is alive; `&mut self` makes us the only one in it.
@@ -248,7 +251,7 @@ impl<'z> Slabs<'z> {
             self.link(slab, from_reserve);
         }
         if !empty {
-            return false;
+            return;
         }
         let stays = if from_reserve {
             self.ablation.off(Mechanism::SlabRelease)
@@ -265,7 +268,6 @@ impl<'z> Slabs<'z> {
         if !stays {
             drop(self.release(slab, from_reserve));
         }
-        !stays
     }
 
     /// Whether an object may go back: it came from here, and is not free. What can be seen without a

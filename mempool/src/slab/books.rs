@@ -61,16 +61,23 @@ impl<'a, 'z, R: RawMutex> Locked<'a, 'z, R> {
     /// See [`Slabs::push`].
     #[inline]
     pub(super) fn push(&mut self, object: SlabObject) {
-        let (books, from_reserve) = (self.books, object.reserve_derived());
-        if self.slabs.push(object) {
-            self.count_slabs();
+        let out = self.books.out.get() - 1;
+        self.books.out.set(&mut self.slabs.writer, out);
+        if let Err(object) = self.slabs.push(object) {
+            self.push_any(object);
         }
-        let writer = &mut self.slabs.writer;
-        books.out.set(writer, books.out.get() - 1);
-        if from_reserve {
-            let reserve = books.out_of_reserve.get() - 1;
-            books.out_of_reserve.set(writer, reserve);
+    }
+
+    /// See [`Slabs::push_any`].
+    #[inline(never)]
+    fn push_any(&mut self, object: SlabObject) {
+        if object.reserve_derived() {
+            let reserve = self.books.out_of_reserve.get() - 1;
+            let writer = &mut self.slabs.writer;
+            self.books.out_of_reserve.set(writer, reserve);
         }
+        self.slabs.push_any(object);
+        self.count_slabs();
     }
 
     /// See [`Slabs::grow`].

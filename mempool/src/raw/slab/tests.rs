@@ -30,7 +30,7 @@ fn out(slabs: &Slabs<'_>) -> u32 {
 fn give(slabs: &mut Slabs<'_>, mut object: SlabObject) -> Result<(), Fault> {
     object.freed(&slabs.shape)?;
     let object = slabs.may_go_back(object)?;
-    slabs.push(object);
+    slabs.push_any(object);
     Ok(())
 }
 
