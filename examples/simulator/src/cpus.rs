@@ -15,7 +15,7 @@ use crate::rng::Rng;
 use crate::verdict::Findings;
 
 /// Streams of the seed.
-const CPUS: u64 = 40;
+const CPUS: u64 = 44;
 
 /// Frames of the zone, and those of them that are its reserve.
 const FRAMES: usize = 12;

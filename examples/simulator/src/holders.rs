@@ -18,7 +18,7 @@ use crate::rng::Rng;
 use crate::verdict::Findings;
 
 /// Streams of the seed.
-const SOCKETS: u64 = 40;
+const SOCKETS: u64 = 45;
 const FRAGMENTS: u64 = 41;
 const NEIGHBOURS: u64 = 42;
 const LADDER: u64 = 43;

@@ -234,6 +234,11 @@ impl Card<'_> {
             self.window_scale = tcp.scale.unwrap_or(0);
             return;
         }
+        // Nobody takes a window from a RST; and it may end a connection whose SYN never left, because the
+        // server's hardware address was asked for in vain.
+        if tcp.rst {
+            return;
+        }
         let window = usize::from(tcp.window) << self.window_scale;
         let posted = self.rx.posted();
         self.findings

@@ -15,6 +15,7 @@ pub(crate) struct Tcp {
     pub(crate) source: SocketAddrV4,
     pub(crate) destination: SocketAddrV4,
     pub(crate) syn: bool,
+    pub(crate) rst: bool,
     pub(crate) window: u16,
     /// By how many bits the sender shifts its windows, if this says so.
     pub(crate) scale: Option<u8>,
@@ -55,6 +56,7 @@ pub(crate) fn tcp(frame: &[u8]) -> Option<Tcp> {
         destination: SocketAddrV4::new(address(ip, 16)?, word(ip, 22)?),
         // With ACK it is the answer to somebody else's.
         syn: flags & 0x12 == 0x02,
+        rst: flags & 0x04 != 0,
         window: word(ip, 34)?,
         scale: options.and_then(window_scale),
     })
