@@ -13,9 +13,10 @@ use core::hint::black_box;
 use gungraun::prelude::*;
 use netreserve::{FlowTable, classify};
 use packets::Packet;
+use support::ours::Unlocked;
 use support::patterns::OPERATIONS;
 
-type Input = (Vec<u8>, &'static FlowTable<'static>);
+type Input = (Vec<u8>, &'static FlowTable<'static, Unlocked>);
 
 /// What is received; the macro below can only name it by a number.
 const PACKETS: [Packet; 3] = [Packet::Tcp, Packet::ForeignUdp, Packet::Arp];

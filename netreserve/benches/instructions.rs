@@ -86,24 +86,37 @@ use packet_buffers::skb;
 mod classification {
     use super::*;
 
+    type Input<R> = (Vec<u8>, &'static FlowTable<'static, R>);
+
     /// A frame, and a table of `count` flows.
-    fn received(packet: Packet, count: usize) -> (Vec<u8>, &'static FlowTable<'static>) {
+    fn received<R: ours::Lock>(packet: Packet, count: usize) -> Input<R> {
         (packet.frame(), packets::flows(count))
     }
 
-    #[library_benchmark]
-    #[bench::tcp_1500(args = (Packet::Tcp, 4), setup = received)]
-    #[bench::arp(args = (Packet::Arp, 4), setup = received)]
-    #[bench::foreign_udp(args = (Packet::ForeignUdp, 4), setup = received)]
-    #[bench::tcp_1500_of_64(args = (Packet::Tcp, 64), setup = received)]
-    #[bench::arp_of_64(args = (Packet::Arp, 64), setup = received)]
-    #[bench::tcp_1500_of_4096(args = (Packet::Tcp, 4096), setup = received)]
-    #[bench::foreign_udp_of_4096(args = (Packet::ForeignUdp, 4096), setup = received)]
-    fn netreserve((frame, flows): (Vec<u8>, &'static FlowTable<'static>)) -> Vec<u8> {
-        for _ in 0..OPERATIONS {
-            black_box(classify(black_box(&frame), flows));
-        }
-        frame
+    macro_rules! subjects {
+        ($($name:ident = $lock:ty,)+) => {
+            $(
+                #[library_benchmark]
+                #[bench::tcp_1500(args = (Packet::Tcp, 4), setup = received::<$lock>)]
+                #[bench::arp(args = (Packet::Arp, 4), setup = received::<$lock>)]
+                #[bench::foreign_udp(args = (Packet::ForeignUdp, 4), setup = received::<$lock>)]
+                #[bench::tcp_1500_of_64(args = (Packet::Tcp, 64), setup = received::<$lock>)]
+                #[bench::arp_of_64(args = (Packet::Arp, 64), setup = received::<$lock>)]
+                #[bench::tcp_1500_of_4096(args = (Packet::Tcp, 4096), setup = received::<$lock>)]
+                #[bench::foreign_udp_of_4096(args = (Packet::ForeignUdp, 4096), setup = received::<$lock>)]
+                fn $name((frame, flows): Input<$lock>) -> Vec<u8> {
+                    for _ in 0..OPERATIONS {
+                        black_box(classify(black_box(&frame), flows));
+                    }
+                    frame
+                }
+            )+
+        };
+    }
+
+    subjects! {
+        netreserve = ours::Unlocked,
+        netreserve_default_lock = ours::DefaultLock,
     }
 
     #[library_benchmark]
@@ -115,7 +128,10 @@ mod classification {
         frame
     }
 
-    library_benchmark_group!(name = class, benchmarks = [nothing, netreserve]);
+    library_benchmark_group!(
+        name = class,
+        benchmarks = [nothing, netreserve, netreserve_default_lock]
+    );
 }
 use classification::class;
 

@@ -41,7 +41,7 @@ fn main() {
         ("arp", Packet::Arp),
         ("foreign_udp", Packet::ForeignUdp),
     ] {
-        let (frame, flows) = (packet.frame(), packets::flows(4));
+        let (frame, flows) = (packet.frame(), packets::flows::<ours::Unlocked>(4));
         let same = frame.clone();
         Race::new("class", case)
             .with("netreserve", move || {

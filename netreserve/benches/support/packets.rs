@@ -6,6 +6,7 @@ use core::net::{Ipv4Addr, SocketAddrV4};
 use netreserve::{Flow, FlowTable, Slot};
 
 use crate::support::memory::leak;
+use crate::support::ours::Lock;
 
 const LOCAL: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 15), 700);
 const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 2), 2049);
@@ -13,9 +14,9 @@ const STRANGER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 66), 66
 
 /// `count` flows of as many servers, in four times as many slots: the first is that of
 /// [`Packet::Tcp`].
-pub fn flows(count: usize) -> &'static FlowTable<'static> {
+pub fn flows<R: Lock>(count: usize) -> &'static FlowTable<'static, R> {
     // The server of each flow is a peer.
-    let table = FlowTable::new(
+    let table = FlowTable::with_lock(
         vec![Slot::EMPTY; 4 * count].leak(),
         vec![Slot::EMPTY; 4 * count].leak(),
     );
