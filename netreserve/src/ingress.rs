@@ -381,25 +381,29 @@ impl<'m> Ingress<'m> {
     /// # Errors
     ///
     /// [`DropReason::EmergencyTransmit`]; or [`DropReason::NoHeadroom`] or [`DropReason::SharedTag`] if the
-    /// tag cannot be put in. The skb is free again.
+    /// tag cannot be put in, [`DropReason::Malformed`] if there is no header to put it into. The skb is free
+    /// again.
     pub fn egress(&self, mut skb: Skb<'m>) -> Result<Skb<'m>, DropReason> {
         let emergency = skb.is_emergency();
-        if emergency {
+        // Wherever the first fragment of a packet lies: the others may lie in the reserve.
+        if emergency || self.flows.remembers_fragments() {
             let class = self.classify_outgoing(skb.data());
             let ablation = self.ablation();
             let off = class == Class::Control(Control::Dhcp) && ablation.off(Mechanism::Dhcp)
                 || class == Class::VmioFragment && ablation.off(Mechanism::Fragments);
             let serves = class.serves_vm() && !off;
-            if !serves && !ablation.off(Mechanism::EgressFilter) {
+            if emergency && !serves && !ablation.off(Mechanism::EgressFilter) {
                 return Err(self.discard(skb, class, DropReason::EmergencyTransmit));
             }
         }
         if let Some(vlan) = self.vlan
+            && matches!(self.link, Link::Ethernet(_))
             && let Err(error) = insert_tag(&mut skb, vlan)
         {
             let class = self.classify_outgoing(skb.data());
             let reason = match error {
                 SkbError::Shared => DropReason::SharedTag,
+                SkbError::TooShort => DropReason::Malformed,
                 _ => DropReason::NoHeadroom,
             };
             return Err(self.discard(skb, class, reason));
@@ -590,6 +594,9 @@ fn strip_tag(skb: &mut Skb<'_>, vlan: Option<VlanId>) -> Result<(), SkbError> {
 /// Moves the addresses to the front, and writes the tag behind them.
 fn insert_tag(skb: &mut Skb<'_>, vlan: VlanId) -> Result<(), SkbError> {
     const ADDRESSES: usize = ETHERNET_HEADER - 2;
+    if skb.len() < ETHERNET_HEADER {
+        return Err(SkbError::TooShort);
+    }
     skb.push(VLAN_TAG)?;
     let frame = skb.try_data_mut()?;
     frame.copy_within(VLAN_TAG..VLAN_TAG + ADDRESSES, 0);

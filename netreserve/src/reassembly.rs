@@ -105,10 +105,10 @@ pub struct ReassemblyLimits {
 }
 
 impl ReassemblyLimits {
-    /// Fragments of 64 KiB over Ethernet.
-    pub const FRAGMENTS: usize = 45;
+    /// Fragments of 64 KiB over the narrowest line of IPv6, with 1232 bytes each.
+    pub const FRAGMENTS: usize = 54;
 
-    /// `high` bytes, three quarters of which are left after an eviction; 30 seconds, 45 fragments.
+    /// `high` bytes, three quarters of which are left after an eviction; 30 seconds, 54 fragments.
     #[must_use]
     pub const fn new(high: usize) -> Self {
         ReassemblyLimits {

@@ -66,6 +66,10 @@ impl<'m> Fragments<'m> {
         Fragments { slots, next: 0 }
     }
 
+    pub(super) fn any_place(&self) -> bool {
+        !self.slots.is_empty()
+    }
+
     /// Remembers a packet by its first fragment, which is that of a flow and has all of the transport
     /// header in it; `false` if there is nowhere to do so. O(slots).
     pub(super) fn begin(&mut self, id: PacketId, first: Extent) -> bool {

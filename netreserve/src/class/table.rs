@@ -271,6 +271,11 @@ impl<'m, R: RawMutex> FlowTable<'m, R> {
         self.state.lock().fragments.begin(id, first)
     }
 
+    /// Whether there is a place for any: see [`with_fragments`](Self::with_fragments).
+    pub(crate) fn remembers_fragments(&self) -> bool {
+        self.state.lock().fragments.any_place()
+    }
+
     /// See [`Fragments::goes_on`].
     pub(super) fn fragment_goes_on(&self, id: PacketId, part: Extent) -> bool {
         self.state.lock().fragments.goes_on(id, part)

@@ -23,9 +23,9 @@ impl Tap<'_> {
         self.modest.store(true, Ordering::Relaxed);
     }
 
-    /// Its reader wakes up.
+    /// Its reader wakes up. Nothing of the queue is left, not even its room: the tap is never dropped.
     pub(super) fn read(&self) {
-        locked(&self.held).clear();
+        drop(core::mem::take(&mut *locked(&self.held)));
     }
 
     pub(super) fn holds_emergency(&self) -> bool {

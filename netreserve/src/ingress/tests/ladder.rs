@@ -90,6 +90,33 @@ fn n8_fragments_and_the_lease_pass_in_emergency_skbs() {
     assert_eq!((stats.vmio, stats.vmio_fragments, stats.control), (2, 2, 1));
 }
 
+/// Else a packet that began while memory was left would lose its end each time that it is sent.
+#[test]
+fn n8_our_fragments_go_on_in_the_reserve_wherever_the_first_one_was() {
+    let (m, _) = swapping(SKB);
+    let ingress = ladder(&m);
+    let request = packet(Protocol::Tcp, LOCAL, SERVER, 100);
+    let first = m.skb(&fragment(request.clone(), 0));
+    assert!(!first.is_emergency());
+    ingress.egress(first).unwrap();
+    let _hog = m.exhaust();
+    let rest = m.skb(&fragment(request, 100));
+    assert!(rest.is_emergency());
+    assert!(ingress.egress(rest).is_ok());
+}
+
+#[test]
+fn a_tag_is_put_into_ethernet_headers_alone() {
+    let (m, _) = swapping(SKB);
+    let vlan = crate::VlanId::new(7).unwrap();
+    let ingress = Ingress::over_ip(m.flows, m.sockets).in_vlan(vlan);
+    let sent = ingress.egress(m.skb(&[0x45; 40])).unwrap();
+    assert_eq!(sent.data(), [0x45; 40]);
+    let ingress = Ingress::new(m.flows, m.sockets, MAC).in_vlan(vlan);
+    let refused = ingress.egress(m.skb(&[0; 13])).unwrap_err();
+    assert_eq!(refused, DropReason::Malformed);
+}
+
 /// Learned from a frame for another host, it would open the door to fragments of that host.
 #[test]
 fn n2_nothing_is_learned_from_a_frame_for_another_host() {
