@@ -78,3 +78,25 @@ refused() {
 	grep -qiF -- "$word" <<< "$line" || die "the error for $* does not say '$word': $line"
 	echo "$line"
 }
+
+# The cargo for programs that are linked for an Arm core, in CARGO, and a target directory of its own named
+# after NAME: rustup's prebuilt core where it can be fetched, Debian's toolchain elsewhere (BARE_METAL as in
+# bare-metal.sh).
+#   arm_cargo TARGET NAME
+arm_cargo() {
+	local target=$1 name=$2 lld
+	if [ "${BARE_METAL:-}" != debian ] && timeout 120 rustup target add "$target"; then
+		CARGO=(cargo)
+		export CARGO_TARGET_DIR="$CARGO_TARGET_DIR/$name"
+	elif [ "${BARE_METAL:-}" = rustup ]; then
+		die "rustup has no $target"
+	else
+		# Debian's toolchain has no linker for Arm: rustup's own.
+		apt_install rustc-web cargo-web rust-web-src libstd-rust-web-dev
+		lld="$(rustc --print sysroot)/lib/rustlib/$(rustc --version --verbose | sed -n 's/^host: //p')/bin/rust-lld"
+		CARGO=(env RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 /usr/bin/cargo "-Zbuild-std=core"
+			--config "target.$target.linker='$lld'"
+			--config "target.$target.rustflags=['-Clinker-flavor=ld.lld']")
+		export CARGO_TARGET_DIR="$CARGO_TARGET_DIR/$name-debian"
+	fi
+}

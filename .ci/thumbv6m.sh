@@ -11,20 +11,7 @@ QEMU=(qemu-system-arm -M microbit -nographic -monitor none -serial none
 TESTS=(buddy bitmap zone entitlement 'reserve tree' slab pool 'size classes' heap interrupt)
 
 apt_install qemu-system-arm
-if [ "${BARE_METAL:-}" != debian ] && timeout 120 rustup target add "$TARGET"; then
-	CARGO=(cargo)
-	export CARGO_TARGET_DIR="$CARGO_TARGET_DIR/thumbv6m"
-elif [ "${BARE_METAL:-}" = rustup ]; then
-	die "rustup has no $TARGET"
-else
-	# Debian's toolchain has no linker for Arm: rustup's own.
-	apt_install rustc-web cargo-web rust-web-src libstd-rust-web-dev
-	lld="$(rustc --print sysroot)/lib/rustlib/$(rustc --version --verbose | sed -n 's/^host: //p')/bin/rust-lld"
-	CARGO=(env RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 /usr/bin/cargo "-Zbuild-std=core"
-		--config "target.$TARGET.linker='$lld'"
-		--config "target.$TARGET.rustflags=['-Clinker-flavor=ld.lld']")
-	export CARGO_TARGET_DIR="$CARGO_TARGET_DIR/thumbv6m-debian"
-fi
+arm_cargo "$TARGET" thumbv6m
 
 # Its configuration is found from there.
 cd examples/thumbv6m-tests
