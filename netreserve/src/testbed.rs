@@ -51,7 +51,7 @@ pub(crate) struct Hog {
     pub(crate) _frames: Vec<Frame<'static>>,
 }
 
-/// 64 frames with a reserve as the budget says.
+/// Room for 128 skbs, with a reserve as the budget says.
 pub(crate) fn machine() -> Machine {
     let [rx, tx] = ["rx", "tx"].map(ReserveNode::new);
     with_nodes(rx, tx)
@@ -65,7 +65,12 @@ pub(crate) fn machine_with(waiters: &'static dyn mempool::ChargeWaiters) -> Mach
 }
 
 fn with_nodes(rx: ReserveNode<'static>, tx: ReserveNode<'static>) -> Machine {
-    const FRAMES: usize = 64;
+    // Two skbs to a frame; with red zones there may be one.
+    const FRAMES: usize = if mempool::objects_per_slab(SKB, 0) > 1 {
+        64
+    } else {
+        128
+    };
     let memory = leak(vec![0u8; (FRAMES + 1) * FRAME_SIZE]);
     let table = leak(vec![FrameEntry::EMPTY; FRAMES + 1]);
     let source: &'static Buddy<'static> = leak(Buddy::new(memory, table).unwrap());
