@@ -104,6 +104,9 @@ pub struct ReassemblyLimits {
     pub fragments: usize,
 }
 
+// RFC 8200: 1280 bytes of which 48 are headers.
+const _: () = assert!(ReassemblyLimits::FRAGMENTS * (1280 - 48) > u16::MAX as usize);
+
 impl ReassemblyLimits {
     /// Fragments of 64 KiB over the narrowest line of IPv6, with 1232 bytes each.
     pub const FRAGMENTS: usize = 54;
