@@ -25,6 +25,8 @@ pub enum RequestError {
     Nfs(Nfsstat3),
     /// The file ends before the page does: somebody truncated it.
     FileEnded,
+    /// The request was cancelled before its call left, or before the reply to a READ came.
+    Cancelled,
 }
 
 impl fmt::Display for RequestError {
@@ -38,6 +40,7 @@ impl fmt::Display for RequestError {
             }
             RequestError::Rejected(reject) => write!(f, "{reject}"),
             RequestError::Nfs(status) => write!(f, "{status}"),
+            RequestError::Cancelled => f.write_str("cancelled"),
             RequestError::FileEnded => {
                 f.write_str("the swap file was truncated; deactivate it and create it afresh")
             }
@@ -56,6 +59,7 @@ impl SpaceError for RequestError {
             RequestError::Rejected(_) => ErrorKind::Io,
             RequestError::Nfs(status) => status_kind(*status),
             RequestError::FileEnded => ErrorKind::Gone,
+            RequestError::Cancelled => ErrorKind::Cancelled,
         }
     }
 }

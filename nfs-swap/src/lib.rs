@@ -53,7 +53,7 @@
 //! assert_eq!(geometry.slots, 65_536);
 //!
 //! let frames = [vec![7; 4096].into_boxed_slice()].into_iter().collect();
-//! let io = SwapIo { op: IoOp::Write, slot: Slot(0), class: IoClass::Reclaim, frames };
+//! let io = SwapIo::new(IoOp::Write, Slot(0), IoClass::Reclaim, frames);
 //! swap.submit(io, now()).map_err(|refused| refused.error)?;
 //! let done = loop {
 //!     match swap.poll(now()) {

@@ -349,12 +349,9 @@ fn every_connection_is_tagged_before_its_first_packet_and_until_its_last() {
     activate(&mut swap, &mut router).unwrap();
 
     for round in 0..5 {
-        let io = SwapIo {
-            op: IoOp::Write,
-            slot: swapspace::Slot(round),
-            class: IoClass::Reclaim,
-            frames: [page(round, 1)].into_iter().collect(),
-        };
+        let frames = [page(round, 1)].into_iter().collect();
+        let slot = swapspace::Slot(round);
+        let io = SwapIo::new(IoOp::Write, slot, IoClass::Reclaim, frames);
         server.reboot().unwrap();
         swap.submit(io, now()).unwrap();
         let done = loop {

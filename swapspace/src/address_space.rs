@@ -64,6 +64,38 @@ pub struct SwapIo<F> {
     pub class: IoClass,
     /// At least one frame, each of exactly [`Geometry::page_size`] bytes.
     pub frames: FrameList<F>,
+    /// When the request is of no use any more, if that is sooner than the back end gives up by
+    /// itself. It then ends as [`ErrorKind::TimedOut`] or [`ErrorKind::Unsent`].
+    pub deadline: Option<Instant>,
+}
+
+impl<F> SwapIo<F> {
+    /// A request without a deadline of its own.
+    ///
+    /// ```
+    /// use swapspace::{IoClass, IoOp, Slot, SwapIo};
+    ///
+    /// let frames = [vec![0; 4096]].into_iter().collect();
+    /// let io = SwapIo::new(IoOp::Read, Slot(3), IoClass::Demand, frames);
+    /// assert_eq!(io.deadline, None);
+    /// ```
+    #[must_use]
+    pub const fn new(op: IoOp, slot: Slot, class: IoClass, frames: FrameList<F>) -> Self {
+        SwapIo {
+            op,
+            slot,
+            class,
+            frames,
+            deadline: None,
+        }
+    }
+
+    /// The same request, to end by `deadline` at the latest.
+    #[must_use]
+    pub fn by(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
 }
 
 /// Names a request in flight; unique among those in flight.
@@ -78,14 +110,34 @@ pub struct Completion<F, E> {
     pub ticket: Ticket,
     /// The request, frames included. After a failed read the contents of the frames mean nothing.
     pub io: SwapIo<F>,
-    /// For a write, `Ok` means that every page is stable (S2); `Err` means that none can be
-    /// relied upon (S3). For a read, `Ok` means that every frame is filled and checked (S4).
+    /// For a write, `Ok` means that every page is stable (S2). For a read, `Ok` means that every
+    /// frame is filled and checked (S4). `Err` is about the frames from `done` on: none of them can
+    /// be relied upon (S3).
     pub result: Result<(), E>,
+    /// How many of the first frames are done all the same when the request failed: each written
+    /// and stable, or filled and checked. Of no meaning after `Ok`. A back end that cannot tell
+    /// says 0, which is always true.
+    pub done: u8,
     /// An earlier copy of this write may still be carried out, at any later time: the slots hold
     /// what was written as long as nothing else is put into them, and must not be used again
     /// before the space is activated anew. Never so for a read; implied by
     /// [`ErrorKind::TimedOut`], and to be heeded whatever else a write failed with.
     pub stray: bool,
+}
+
+impl<F, E> Completion<F, E> {
+    /// How frame `index` of the request fared: [`result`](Self::result) and [`done`](Self::done) in
+    /// one answer.
+    ///
+    /// # Errors
+    ///
+    /// What the request failed with, if the frame is not among those that are done.
+    pub fn result_of(&self, index: usize) -> Result<(), &E> {
+        match &self.result {
+            Err(error) if index >= usize::from(self.done) => Err(error),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Why a request was not admitted.
@@ -147,7 +199,8 @@ pub enum ErrorKind {
     Denied,
     /// The store reports an I/O error.
     Io,
-    /// The request was cancelled by deactivation.
+    /// The request was [cancelled](AddressSpace::cancel), by its owner or by deactivation. A write
+    /// that had left by then is [stray](Completion::stray).
     Cancelled,
 }
 
@@ -177,8 +230,9 @@ pub struct Geometry {
 ///
 /// - `submit` admits a request with all that it needs to finish, or gives it back (S1). At least
 ///   one request can always be admitted when none is in flight.
-/// - Every admitted request completes exactly once, within the deadline of the back end, with the
-///   frames that went in, in their order.
+/// - Every admitted request completes exactly once, within the deadline of the back end or its own,
+///   whichever is sooner, with the frames that went in, in their order. Of a request that failed
+///   the first frames may be [done](Completion::done).
 /// - Nothing here blocks, allocates from a heap, or waits for memory (S5).
 /// - Requests may overtake each other; two requests in flight for one slot are the caller's error
 ///   and may complete in either order.
@@ -217,6 +271,22 @@ pub trait AddressSpace<F: PageFrame> {
 
     /// When `poll` must be called even if nothing else happens.
     fn next_deadline(&self) -> Option<Instant>;
+
+    /// The owner does not want a request any more. It completes as every request does, soon if the
+    /// back end can manage that and with [`ErrorKind::Cancelled`] if it did not get done. An unknown
+    /// ticket is one that completed meanwhile. A back end whose requests end by themselves soon
+    /// enough need not do anything: the default.
+    fn cancel(&mut self, ticket: Ticket, now: Instant) {
+        let _ = (ticket, now);
+    }
+
+    /// Somebody now waits for a request that nobody, or somebody less urgent, waited for: a task
+    /// faults on a page that is being prefetched (S8). The class only ever rises. An unknown ticket
+    /// is one that completed meanwhile. Where requests are served in order anyway there is nothing
+    /// to do: the default.
+    fn expedite(&mut self, ticket: Ticket, class: IoClass) {
+        let _ = (ticket, class);
+    }
 
     /// Ends one activation; the last one ends with the store at rest. Call it again until it is
     /// ready. Requests in flight complete (or are cancelled) first and must be taken by `poll`.

@@ -10,7 +10,9 @@ mod transmit;
 
 use core::time::Duration;
 
-use swapspace::{Completion, Geometry, Instant, PageFrame, Refused, SubmitError, SwapIo, Ticket};
+use swapspace::{
+    Completion, Geometry, Instant, IoClass, PageFrame, Refused, SubmitError, SwapIo, Ticket,
+};
 
 use crate::ablation::{Ablation, Mechanism};
 use crate::error::RequestError;
@@ -107,7 +109,7 @@ struct File {
 ///
 /// let page = vec![7; 4096].into_boxed_slice();
 /// let frames = [page].into_iter().collect();
-/// let io = SwapIo { op: IoOp::Write, slot: Slot(3), class: IoClass::Reclaim, frames };
+/// let io = SwapIo::new(IoOp::Write, Slot(3), IoClass::Reclaim, frames);
 /// client.submit(io, Instant::ZERO).unwrap();
 ///
 /// let mut buf = [0; 8192];
@@ -242,7 +244,13 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
         len: u32,
         now: Instant,
     ) -> Result<Ticket, Body<F>> {
-        let deadline = now + self.config.deadline;
+        let own = match &body {
+            Body::Pages(io) => io.deadline,
+            Body::Zeros => None,
+        };
+        let deadline = own
+            .into_iter()
+            .fold(now + self.config.deadline, Instant::min);
         let request = Request::new(body, offset, len, deadline, self.age);
         let ticket = self.requests.insert(request).map_err(|back| back.body)?;
         if let Some(request) = self
@@ -279,6 +287,39 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
         Ok((offset, frames * page_size))
     }
 
+    /// Ends a request that its owner does not want any more, unless a call of it is on its way: a
+    /// READ that was sent is forgotten at once, as long as no byte of its reply has come; a WRITE is
+    /// answered soon, and ends then. An unknown ticket does nothing. O(N).
+    pub fn cancel(&mut self, ticket: Ticket) {
+        let Some(index) = self.index_of(ticket) else {
+            return;
+        };
+        let receiving = self.incoming.is_for(index);
+        let idle = |request: &Request<F>| match request.phase {
+            Phase::Queued(_) => true,
+            Phase::Sent(_) => request.call == Call::Read && !receiving,
+            Phase::Sending | Phase::Done(_) => false,
+        };
+        if self.requests.get(index).is_some_and(idle) {
+            self.finish(index, Err(RequestError::Cancelled));
+        }
+    }
+
+    /// Raises the class of a request whose call has not left yet (S8). An unknown ticket does
+    /// nothing. O(N).
+    pub fn expedite(&mut self, ticket: Ticket, class: IoClass) {
+        if let Some(request) = self.index_of(ticket).and_then(|i| self.requests.get_mut(i)) {
+            request.class = request.class.max(class);
+        }
+    }
+
+    /// A request changes its xid with every new call; its ticket stays.
+    fn index_of(&self, ticket: Ticket) -> Option<usize> {
+        let mut requests = self.requests.iter();
+        let found = requests.find(|(_, request)| request.ticket == ticket.0);
+        found.map(|(index, _)| index)
+    }
+
     /// Whether something is finished and waits to be fetched: a request, or the call.
     pub(crate) fn has_news(&self) -> bool {
         self.finished > 0 || self.control.is_answered()
@@ -289,11 +330,13 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
     #[must_use = "the completion holds the frames"]
     pub fn poll_completion(&mut self) -> Option<Completion<F, RequestError>> {
         let (request, result) = self.take_finished(false)?;
+        let done = request.pages_done(result);
         match request.body {
             Body::Pages(io) => Some(Completion {
                 ticket: Ticket(request.ticket),
                 io,
                 result,
+                done,
                 stray: request.stray && !self.ablation.off(Mechanism::StrayWrites),
             }),
             Body::Zeros => None,

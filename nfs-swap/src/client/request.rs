@@ -39,6 +39,8 @@ pub(super) struct Request<F> {
     pub(super) body: Body<F>,
     /// What its owner knows it by: its first xid.
     pub(super) ticket: u32,
+    /// Who waits for it: what it was admitted with, or more.
+    pub(super) class: IoClass,
     /// Where in the file, in bytes.
     pub(super) offset: u64,
     /// Bytes to move.
@@ -71,9 +73,14 @@ impl<F: PageFrame> Request<F> {
             Body::Pages(SwapIo { op: IoOp::Read, .. }) => Call::Read,
             _ => Call::Write,
         };
+        let class = match &body {
+            Body::Pages(io) => io.class,
+            Body::Zeros => IoClass::Writeback,
+        };
         Request {
             body,
             ticket: 0,
+            class,
             offset,
             len,
             done: 0,
@@ -87,13 +94,6 @@ impl<F: PageFrame> Request<F> {
             verifier: None,
             unstable: false,
             age,
-        }
-    }
-
-    pub(super) fn class(&self) -> IoClass {
-        match &self.body {
-            Body::Pages(io) => io.class,
-            Body::Zeros => IoClass::Writeback,
         }
     }
 
@@ -121,6 +121,19 @@ impl<F: PageFrame> Request<F> {
     /// Bytes that its next or present READ or WRITE is about.
     pub(super) const fn left(&self) -> u32 {
         self.len - self.done
+    }
+
+    /// How many of its first pages are done, if it has failed with `result`: read, or written and
+    /// stable. What was read of a file that turned out to be cut off is not vouched for.
+    pub(super) fn pages_done(&self, result: Result<(), RequestError>) -> u8 {
+        let Body::Pages(io) = &self.body else {
+            return 0;
+        };
+        match result {
+            Ok(()) | Err(RequestError::FileEnded) => 0,
+            Err(_) if self.unstable => 0,
+            Err(_) => (self.done as usize / io.frames[0].as_ref().len()) as u8,
+        }
     }
 
     /// Starts over: what was written may be lost. What is stray stays so: that the server has

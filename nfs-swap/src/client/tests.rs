@@ -65,12 +65,7 @@ impl Pair {
 
     fn submit(&mut self, op: IoOp, slot: u32, frames: usize, class: IoClass) -> Ticket {
         let frames = (0..frames).map(|i| page(slot as u8 + i as u8)).collect();
-        let io = SwapIo {
-            op,
-            slot: Slot(slot),
-            class,
-            frames,
-        };
+        let io = SwapIo::new(op, Slot(slot), class, frames);
         self.client.submit(io, self.now).expect("admitted")
     }
 
@@ -242,17 +237,101 @@ fn within_a_class_the_oldest_goes_first() {
 }
 
 #[test]
+fn s8_a_prefetch_that_somebody_waits_for_goes_first() {
+    let mut pair = Pair::new();
+    pair.submit(IoOp::Write, 1, 1, IoClass::Reclaim);
+    let ticket = pair.submit(IoOp::Read, 2, 1, IoClass::Prefetch);
+    pair.client.expedite(ticket, IoClass::Demand);
+    // It never sinks again.
+    pair.client.expedite(ticket, IoClass::Writeback);
+    let calls = pair.sent();
+    assert_eq!(calls[0].offset, 2 * PAGE as u64);
+    pair.receive(&read_reply(calls[0].xid, &[7; PAGE], false))
+        .unwrap();
+    assert_eq!(pair.completed().io.class, IoClass::Prefetch);
+}
+
+#[test]
+fn s3_what_is_cancelled_ends_unless_it_is_on_its_way() {
+    let mut pair = Pair::new();
+    let write = pair.write(0, 1);
+    let read = pair.read(1, 1);
+    let calls = pair.sent();
+    let queued = pair.write(2, 1);
+    for ticket in [write, read, queued] {
+        pair.client.cancel(ticket);
+    }
+    for ticket in [read, queued] {
+        let done = pair.completed();
+        assert_eq!(done.result, Err(RequestError::Cancelled));
+        assert!(done.ticket == ticket && !done.stray);
+    }
+    assert!(pair.client.poll_completion().is_none());
+    assert_eq!(pair.sent(), [], "what is cancelled is not sent");
+    // The late answer to the READ does no harm.
+    pair.receive(&read_reply(calls[0].xid, &[7; PAGE], false))
+        .unwrap();
+    assert!(pair.client.poll_completion().is_none());
+    let stable = StableHow::FileSync;
+    pair.receive(&write_reply(calls[1].xid, PAGE as u32, stable, BOOT_1))
+        .unwrap();
+    let done = pair.completed();
+    assert_eq!((done.ticket, done.result), (write, Ok(())));
+}
+
+#[test]
+fn s3_a_read_whose_reply_is_half_there_is_not_cancelled() {
+    let mut pair = Pair::new();
+    let read = pair.read(1, 1);
+    let reply = read_reply(pair.sent()[0].xid, &[7; PAGE], false);
+    pair.receive(&reply[..100]).unwrap();
+    pair.client.cancel(read);
+    assert!(pair.client.poll_completion().is_none());
+    pair.receive(&reply[100..]).unwrap();
+    assert_eq!(pair.completed().io.frames[0], page(7));
+}
+
+#[test]
+fn s4_a_request_ends_by_its_own_deadline() {
+    let mut pair = Pair::new();
+    let frames = [page(1)].into_iter().collect();
+    let io = SwapIo::new(IoOp::Read, Slot(3), IoClass::Demand, frames);
+    let deadline = pair.now + Duration::from_millis(3);
+    pair.client.submit(io.by(deadline), pair.now).unwrap();
+    pair.sent();
+    assert_eq!(pair.client.poll_timeout(), Some(deadline));
+    pair.pass(Duration::from_millis(3));
+    assert_eq!(pair.completed().result, Err(RequestError::TimedOut));
+}
+
+#[test]
+fn s3_the_pages_that_are_done_before_a_failure_are_told() {
+    let mut pair = Pair::new();
+    let page_bytes = PAGE as u32;
+    for (committed, done) in [(StableHow::FileSync, 2), (StableHow::Unstable, 0)] {
+        pair.write(0, 4);
+        let xid = pair.sent()[0].xid;
+        let short = 2 * page_bytes + page_bytes / 2;
+        pair.receive(&write_reply(xid, short, committed, BOOT_1))
+            .unwrap();
+        let xid = pair.sent()[0].xid;
+        pair.receive(&record(xid, &[28, 0, 0], &[])).unwrap();
+        let failed = pair.completed();
+        assert_eq!(failed.result, Err(RequestError::Nfs(Nfsstat3::NoSpc)));
+        assert_eq!(failed.done, done, "{committed:?}");
+        assert_eq!(failed.result_of(1).is_ok(), done > 1);
+        assert!(failed.result_of(2).is_err());
+    }
+}
+
+#[test]
 fn a_full_client_gives_the_request_back() {
     let mut pair = Pair::new();
     for slot in 0..4 {
         pair.read(slot, 1);
     }
-    let io = SwapIo {
-        op: IoOp::Write,
-        slot: Slot(9),
-        class: IoClass::Reclaim,
-        frames: [page(1)].into_iter().collect(),
-    };
+    let frames = [page(1)].into_iter().collect();
+    let io = SwapIo::new(IoOp::Write, Slot(9), IoClass::Reclaim, frames);
     let refused = pair.client.submit(io, pair.now).unwrap_err();
     assert_eq!(refused.error, SubmitError::Busy);
     assert_eq!(refused.io.frames[0], page(1));

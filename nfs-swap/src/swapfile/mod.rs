@@ -8,7 +8,8 @@ use core::task::Poll;
 
 use mempool::Budget;
 use swapspace::{
-    AddressSpace, Completion, Geometry, Instant, PageFrame, Refused, SubmitError, SwapIo, Ticket,
+    AddressSpace, Completion, Geometry, Instant, IoClass, PageFrame, Refused, SubmitError, SwapIo,
+    Ticket,
 };
 
 use crate::ablation::{Ablation, Mechanism};
@@ -246,8 +247,17 @@ impl<F: PageFrame, T: Transport, const N: usize> AddressSpace<F> for SwapFile<F,
             ticket: completion.ticket,
             io: completion.io,
             result: completion.result.map_err(SwapFileError::Request),
+            done: completion.done,
             stray: completion.stray,
         })
+    }
+
+    fn cancel(&mut self, ticket: Ticket, _now: Instant) {
+        self.client.cancel(ticket);
+    }
+
+    fn expedite(&mut self, ticket: Ticket, class: IoClass) {
+        self.client.expedite(ticket, class);
     }
 
     fn next_deadline(&self) -> Option<Instant> {

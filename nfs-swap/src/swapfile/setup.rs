@@ -619,7 +619,7 @@ impl Setup {
             RequestError::TimedOut | RequestError::Unsent => SwapFileError::TimedOut { stage },
             RequestError::Rejected(reject) => SwapFileError::Rpc { stage, reject },
             RequestError::Nfs(status) => SwapFileError::Nfs { stage, status },
-            RequestError::FileEnded => SwapFileError::Request(error),
+            RequestError::FileEnded | RequestError::Cancelled => SwapFileError::Request(error),
         }
     }
 }

@@ -89,16 +89,12 @@ pub fn submit(
     slot: u32,
     frames: impl IntoIterator<Item = Frame>,
 ) -> Result<Ticket, Refused<Frame>> {
-    let io = SwapIo {
-        op,
-        slot: Slot(slot),
-        class: match op {
-            IoOp::Read => IoClass::Demand,
-            IoOp::Write => IoClass::Reclaim,
-        },
-        frames: frames.into_iter().collect(),
+    let class = match op {
+        IoOp::Read => IoClass::Demand,
+        IoOp::Write => IoClass::Reclaim,
     };
-    swap.submit(io, now())
+    let frames = frames.into_iter().collect();
+    swap.submit(SwapIo::new(op, Slot(slot), class, frames), now())
 }
 
 pub fn complete(swap: &mut Swap) -> Completion<Frame, SwapFileError> {

@@ -5,7 +5,6 @@ use core::fmt;
 use core::task::Poll;
 use core::time::Duration;
 
-use heapless::Deque;
 use mempool::{Budget, FRAME_SIZE};
 
 use crate::{
@@ -16,7 +15,8 @@ use crate::{
 /// Pages in the caller's memory, with up to `N` requests in flight.
 ///
 /// Requests complete in order, each `latency` after it was submitted, and touch the memory only
-/// then: a reader sees what a slow medium would show.
+/// then: a reader sees what a slow medium would show. One that is cancelled, or whose deadline
+/// passes, ends without having touched it.
 ///
 /// ```
 /// use core::task::Poll;
@@ -31,7 +31,7 @@ use crate::{
 ///
 /// let mut frames = FrameList::new();
 /// frames.push(vec![7; 4096]).unwrap();
-/// let io = SwapIo { op: IoOp::Write, slot: Slot(3), class: IoClass::Reclaim, frames };
+/// let io = SwapIo::new(IoOp::Write, Slot(3), IoClass::Reclaim, frames);
 /// let ticket = ram.submit(io, now).expect("nothing is in flight");
 /// let done = ram.poll(now).expect("no latency was asked for");
 /// assert!(done.ticket == ticket && done.result.is_ok());
@@ -42,7 +42,8 @@ pub struct RamSpace<'m, F, const N: usize> {
     page_size: usize,
     latency: Duration,
     activations: u32,
-    requests: Deque<Request<F>, N>,
+    /// In the order of their admission.
+    requests: heapless::Vec<Request<F>, N>,
     next_ticket: u32,
 }
 
@@ -50,7 +51,28 @@ pub struct RamSpace<'m, F, const N: usize> {
 struct Request<F> {
     ticket: Ticket,
     io: SwapIo<F>,
+    /// When it is done, unless it ends before.
     due: Instant,
+    cancelled_at: Option<Instant>,
+}
+
+impl<F> Request<F> {
+    fn ends_at(&self) -> Instant {
+        let early = self.io.deadline.into_iter().chain(self.cancelled_at);
+        early.fold(self.due, Instant::min)
+    }
+
+    /// How it ends, once it does.
+    fn outcome(&self) -> Result<(), RamError> {
+        let end = self.ends_at();
+        if end == self.due {
+            Ok(())
+        } else if self.cancelled_at == Some(end) {
+            Err(RamError::Cancelled)
+        } else {
+            Err(RamError::Unsent)
+        }
+    }
 }
 
 impl<'m, F: PageFrame, const N: usize> RamSpace<'m, F, N> {
@@ -62,7 +84,7 @@ impl<'m, F: PageFrame, const N: usize> RamSpace<'m, F, N> {
             page_size: FRAME_SIZE,
             latency: Duration::ZERO,
             activations: 0,
-            requests: Deque::new(),
+            requests: heapless::Vec::new(),
             next_ticket: 0,
         }
     }
@@ -149,8 +171,13 @@ impl<F: PageFrame, const N: usize> AddressSpace<F> for RamSpace<'_, F, N> {
         }
         let ticket = Ticket(self.next_ticket);
         let due = now + self.latency;
-        let request = Request { ticket, io, due };
-        match self.requests.push_back(request) {
+        let request = Request {
+            ticket,
+            io,
+            due,
+            cancelled_at: None,
+        };
+        match self.requests.push(request) {
             Ok(()) => {
                 self.next_ticket = self.next_ticket.wrapping_add(1);
                 Ok(ticket)
@@ -163,22 +190,31 @@ impl<F: PageFrame, const N: usize> AddressSpace<F> for RamSpace<'_, F, N> {
     }
 
     fn poll(&mut self, now: Instant) -> Option<Completion<F, RamError>> {
-        if self.requests.front()?.due > now {
-            return None;
+        let over = |request: &Request<F>| request.ends_at() <= now;
+        let mut request = self.requests.remove(self.requests.iter().position(over)?);
+        let result = request.outcome();
+        if result.is_ok() {
+            self.transfer(&mut request.io);
         }
-        let Request { ticket, mut io, .. } = self.requests.pop_front()?;
-        self.transfer(&mut io);
         Some(Completion {
-            ticket,
-            io,
-            result: Ok(()),
+            ticket: request.ticket,
+            io: request.io,
+            result,
+            done: 0,
             // A request touches the memory once.
             stray: false,
         })
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.requests.front().map(|request| request.due)
+        self.requests.iter().map(Request::ends_at).min()
+    }
+
+    fn cancel(&mut self, ticket: Ticket, now: Instant) {
+        let found = self.requests.iter_mut().find(|r| r.ticket == ticket);
+        if let Some(request) = found {
+            request.cancelled_at = Some(now);
+        }
     }
 
     fn swap_deactivate(&mut self, _now: Instant) -> Poll<Result<(), RamError>> {
@@ -200,6 +236,10 @@ pub enum RamError {
     TooSmall,
     /// It was not active.
     Inactive,
+    /// The deadline of the request passed before its latency was over.
+    Unsent,
+    /// The request was cancelled before its latency was over.
+    Cancelled,
 }
 
 impl fmt::Display for RamError {
@@ -207,6 +247,8 @@ impl fmt::Display for RamError {
         f.write_str(match self {
             RamError::TooSmall => "the memory does not hold a single page",
             RamError::Inactive => "the memory is not active as swap space",
+            RamError::Unsent => "the deadline passed before the request was carried out",
+            RamError::Cancelled => "the request was cancelled",
         })
     }
 }
@@ -217,7 +259,8 @@ impl SpaceError for RamError {
     fn kind(&self) -> ErrorKind {
         match self {
             RamError::TooSmall => ErrorKind::NoSpace,
-            RamError::Inactive => ErrorKind::Cancelled,
+            RamError::Unsent => ErrorKind::Unsent,
+            RamError::Inactive | RamError::Cancelled => ErrorKind::Cancelled,
         }
     }
 }
@@ -235,12 +278,7 @@ mod tests {
         frames
             .push(vec![byte; FRAME_SIZE].into_boxed_slice())
             .unwrap();
-        SwapIo {
-            op,
-            slot: Slot(slot),
-            class: IoClass::Demand,
-            frames,
-        }
+        SwapIo::new(op, Slot(slot), IoClass::Demand, frames)
     }
 
     #[test]
@@ -256,6 +294,35 @@ mod tests {
         let done = ram.poll(Instant::from_micros(1000)).unwrap();
         assert_eq!(done.result, Ok(()));
         assert!(memory[FRAME_SIZE..].iter().all(|byte| *byte == 9));
+    }
+
+    #[test]
+    fn s3_what_is_cancelled_or_late_ends_early_and_touches_nothing() {
+        let mut memory = vec![0; 3 * FRAME_SIZE];
+        let latency = Duration::from_millis(1);
+        let mut ram = RamSpace::<_, 3>::new(&mut memory).with_latency(latency);
+        let _ = ram.swap_activate(Instant::ZERO);
+        let at = Instant::from_micros;
+        let ticket = ram.submit(io(IoOp::Write, 0, 9), at(0)).unwrap();
+        ram.submit(io(IoOp::Write, 1, 9).by(at(500)), at(0))
+            .unwrap();
+        ram.submit(io(IoOp::Write, 2, 9).by(at(5000)), at(0))
+            .unwrap();
+        ram.cancel(ticket, at(100));
+        ram.cancel(Ticket(77), at(100));
+
+        let mut ended = |micros| {
+            assert_eq!(ram.next_deadline(), Some(at(micros)));
+            assert!(ram.poll(at(micros - 1)).is_none());
+            let done = ram.poll(at(micros)).unwrap();
+            (done.io.slot.0, done.result, done.stray)
+        };
+        assert_eq!(ended(100), (0, Err(RamError::Cancelled), false));
+        assert_eq!(ended(500), (1, Err(RamError::Unsent), false));
+        assert_eq!(ended(1000), (2, Ok(()), false));
+        let (first, last) = memory.split_at(2 * FRAME_SIZE);
+        assert!(first.iter().all(|byte| *byte == 0));
+        assert!(last.iter().all(|byte| *byte == 9));
     }
 
     #[test]

@@ -48,18 +48,37 @@ impl Entry {
     }
 }
 
+/// How a good request may fail all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leniency {
+    None,
+    /// It was cancelled.
+    Cancelled,
+    /// Its deadline has passed.
+    Late,
+}
+
+impl Leniency {
+    const fn excuses(self, kind: ErrorKind) -> bool {
+        match self {
+            Leniency::None => false,
+            Leniency::Cancelled => matches!(kind, ErrorKind::Cancelled),
+            Leniency::Late => matches!(kind, ErrorKind::TimedOut | ErrorKind::Unsent),
+        }
+    }
+}
+
 /// The requests in flight.
 pub(super) struct Books {
     open: heapless::Vec<(Ticket, Entry), DEPTH>,
-    /// The space is being deactivated and may cancel.
-    pub(super) cancellable: bool,
+    pub(super) leniency: Leniency,
 }
 
 impl Books {
     pub(super) const fn new() -> Self {
         Books {
             open: heapless::Vec::new(),
-            cancellable: false,
+            leniency: Leniency::None,
         }
     }
 
@@ -106,11 +125,14 @@ impl Books {
         if entry.op == IoOp::Write && !entry.holds_its_pages(io) {
             return violation(Clause::ReturnsItsFrames);
         }
+        if completion.result.is_err() && usize::from(completion.done) >= entry.frames {
+            return violation(Clause::SaysWhatIsDone);
+        }
         match &completion.result {
             Ok(()) if entry.holds_its_pages(io) => Ok(()),
             Ok(()) => violation(Clause::ReadsBack),
             Err(_) if entry.version.is_none() => Ok(()),
-            Err(error) if self.cancellable && error.kind() == ErrorKind::Cancelled => Ok(()),
+            Err(error) if self.leniency.excuses(error.kind()) => Ok(()),
             Err(error) => Err(Violation::of(Clause::Succeeds)
                 .at(entry.slot)
                 .kind(error.kind())),

@@ -11,10 +11,10 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::task::Poll;
 
-use self::books::Books;
+use self::books::{Books, Leniency};
 use crate::{
     AddressSpace, CLUSTER_FRAMES, ErrorKind, FrameList, Geometry, Instant, IoClass, IoOp,
-    PageFrame, Slot, SpaceError, SubmitError, SwapIo,
+    PageFrame, Slot, SpaceError, SubmitError, SwapIo, Ticket,
 };
 
 /// Requests that the suite keeps in flight at most.
@@ -76,6 +76,7 @@ where
     suite.overwrites(geometry)?;
     suite.survives_reads_of_unwritten_slots(geometry)?;
     suite.deactivates_with_a_request_in_flight()?;
+    suite.ends_what_is_not_wanted(geometry)?;
     suite.activates_again(geometry)?;
     Ok(suite.report)
 }
@@ -213,16 +214,41 @@ where
     fn deactivates_with_a_request_in_flight(&mut self) -> Result<(), Violation> {
         self.version += 1;
         let io = self.request(IoOp::Write, 0, 1);
-        self.books.cancellable = true;
+        self.books.leniency = Leniency::Cancelled;
         self.submit(io, Some(self.version))?;
         self.deactivate()?;
         if !self.books.is_empty() {
             return Err(Violation::of(Clause::CompletesOnce)
                 .because("the space came to rest with a request not completed"));
         }
-        self.books.cancellable = false;
+        self.books.leniency = Leniency::None;
         let io = self.request(IoOp::Write, 0, 1);
         self.must_refuse(io, SubmitError::Inactive, Clause::Deactivates)
+    }
+
+    /// In an activation of its own: slots that a cancelled write may still reach are not used again.
+    fn ends_what_is_not_wanted(&mut self, geometry: Geometry) -> Result<(), Violation> {
+        self.activate()?;
+        let count = usize::from(geometry.max_frames).min(geometry.slots as usize);
+        self.version += 1;
+        self.books.leniency = Leniency::Cancelled;
+        let io = self.request(IoOp::Write, 0, count);
+        let ticket = self.submit(io, Some(self.version))?;
+        self.space.cancel(ticket, self.now);
+        self.drain()?;
+        // It names nothing any more.
+        self.space.cancel(ticket, self.now);
+        self.space.expedite(ticket, IoClass::Demand);
+        self.drain()?;
+
+        self.books.leniency = Leniency::Late;
+        let slot = geometry.slots - 1;
+        let io = self.request(IoOp::Write, slot, 1).by(self.now);
+        self.submit(io, Some(self.version))?;
+        self.drain()?;
+        self.books.leniency = Leniency::None;
+
+        self.deactivate()
     }
 
     fn activates_again(&mut self, geometry: Geometry) -> Result<(), Violation> {
@@ -334,23 +360,18 @@ where
             IoOp::Read => IoClass::Demand,
             IoOp::Write => IoClass::Reclaim,
         };
-        SwapIo {
-            op,
-            slot: Slot(slot),
-            class,
-            frames,
-        }
+        SwapIo::new(op, Slot(slot), class, frames)
     }
 
     /// Submits a request that ought to be admitted.
-    fn submit(&mut self, io: SwapIo<F>, version: Option<u32>) -> Result<(), Violation> {
+    fn submit(&mut self, io: SwapIo<F>, version: Option<u32>) -> Result<Ticket, Violation> {
         let expected = books::Entry::of(&io, version);
         match self.space.submit(io, self.now) {
             Ok(ticket) => {
                 self.books.admit(ticket, expected)?;
                 self.report.requests += 1;
                 self.report.deepest = self.report.deepest.max(self.books.len());
-                Ok(())
+                Ok(ticket)
             }
             Err(refused) => {
                 expected.check_refused(&refused.io)?;
@@ -467,6 +488,8 @@ pub enum Clause {
     ReturnsItsFrames,
     /// Good requests succeed.
     Succeeds,
+    /// Of a request that failed only some frames are said to be done.
+    SaysWhatIsDone,
     /// A read gives what was written there (S2, S4).
     ReadsBack,
     /// Of two writes one after the other, the later one wins.

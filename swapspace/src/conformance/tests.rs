@@ -36,6 +36,10 @@ enum Fault {
     IsDeeperThanItSays,
     RestsWithARequestInFlight,
     SaysNoSlots,
+    LosesWhatIsCancelled,
+    CancelsAnything,
+    FailsLateRequestsAsCorrupt,
+    SaysThatAllIsDone,
 }
 
 struct Broken<'m> {
@@ -48,6 +52,8 @@ struct Broken<'m> {
     astray: Option<(Ticket, Slot)>,
     completions: u32,
     twin: Option<Completion<Page, RamError>>,
+    /// Was cancelled, and is never to be seen again.
+    lost: Option<Ticket>,
 }
 
 /// The last slot of the store.
@@ -92,6 +98,7 @@ fn copy(io: &SwapIo<Page>) -> SwapIo<Page> {
         slot: io.slot,
         class: io.class,
         frames: io.frames.clone(),
+        deadline: io.deadline,
     }
 }
 
@@ -162,6 +169,7 @@ impl AddressSpace<Page> for Broken<'_> {
                     ticket: done.ticket,
                     io: copy(&done.io),
                     result: Ok(()),
+                    done: 0,
                     stray: false,
                 });
             }
@@ -170,6 +178,12 @@ impl AddressSpace<Page> for Broken<'_> {
             (Fault::ChangesTheClass, _) => done.io.class = IoClass::Prefetch,
             (Fault::FailsWrites, IoOp::Write) if late => done.result = Err(RamError::TooSmall),
             (Fault::ReusesTickets, _) => done.ticket.0 = 0,
+            (Fault::LosesWhatIsCancelled, _) if self.lost == Some(done.ticket) => return None,
+            (Fault::CancelsAnything, _) if late => done.result = Err(RamError::Cancelled),
+            (Fault::FailsLateRequestsAsCorrupt, _) if done.result == Err(RamError::Unsent) => {
+                done.result = Err(RamError::TooSmall);
+            }
+            (Fault::SaysThatAllIsDone, _) => done.done = done.io.frames.len() as u8,
             _ => {}
         }
         Some(done)
@@ -177,6 +191,11 @@ impl AddressSpace<Page> for Broken<'_> {
 
     fn next_deadline(&self) -> Option<Instant> {
         self.ram.next_deadline()
+    }
+
+    fn cancel(&mut self, ticket: Ticket, now: Instant) {
+        self.lost = (self.fault == Fault::LosesWhatIsCancelled).then_some(ticket);
+        self.ram.cancel(ticket, now);
     }
 
     fn swap_deactivate(&mut self, now: Instant) -> Poll<Result<(), RamError>> {
@@ -203,6 +222,7 @@ fn run(fault: Fault) -> Result<Report, Violation> {
         astray: None,
         completions: 0,
         twin: None,
+        lost: None,
     };
     let mut now = Instant::ZERO;
     conformance(
@@ -286,6 +306,14 @@ fn s6_activation_that_does_not_nest_or_rest_is_caught() {
         Clause::CompletesOnce
     );
     assert_eq!(caught(Fault::SaysNoSlots), Clause::SaneGeometry);
+}
+
+#[test]
+fn s3_requests_that_are_cancelled_or_late_must_end_as_such() {
+    assert_eq!(caught(Fault::LosesWhatIsCancelled), Clause::CompletesOnce);
+    assert_eq!(caught(Fault::CancelsAnything), Clause::Succeeds);
+    assert_eq!(caught(Fault::FailsLateRequestsAsCorrupt), Clause::Succeeds);
+    assert_eq!(caught(Fault::SaysThatAllIsDone), Clause::SaysWhatIsDone);
 }
 
 #[test]

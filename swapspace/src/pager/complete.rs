@@ -20,6 +20,7 @@ where
         self.throttle.completed();
         let frames = completion.io.frames;
         let request = self.requests.remove(completion.ticket, &frames);
+        let done = usize::from(completion.done);
         let result = completion.result.map_err(|error| error.kind());
         if request.op == IoOp::Write {
             match result {
@@ -33,7 +34,8 @@ where
         let stray = request.op == IoOp::Write
             && (completion.stray || result == Err(ErrorKind::TimedOut))
             && !self.off(Mechanism::RetireLate);
-        for (page, frame) in request.pages.into_iter().zip(frames) {
+        for ((index, page), frame) in request.pages.into_iter().enumerate().zip(frames) {
+            let result = result.or_else(|kind| if index < done { Ok(()) } else { Err(kind) });
             self.writeback -= usize::from(request.op == IoOp::Write);
             self.pages[page.index()].stray |= stray;
             match (self.pages[page.index()].doomed, request.op) {

@@ -173,12 +173,7 @@ where
     fn page_in(&mut self, page: Page, id: FaultId, frame: Frame<'m>, now: Instant) -> bool {
         let swap = self.pages[page.index()].swap.as_ref();
         let slot = swap.expect("a swapped page has a slot").slot();
-        let io = SwapIo {
-            op: IoOp::Read,
-            slot,
-            class: IoClass::Demand,
-            frames: one(frame),
-        };
+        let io = SwapIo::new(IoOp::Read, slot, IoClass::Demand, one(frame));
         let ticket = match self.area.submit(io, now) {
             Ok(ticket) => ticket,
             Err(refused) => {

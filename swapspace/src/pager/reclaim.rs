@@ -150,12 +150,7 @@ where
         let slot = run.first();
 
         let (frames, was_writable) = self.lend(&victims);
-        let io = SwapIo {
-            op: IoOp::Write,
-            slot,
-            class,
-            frames,
-        };
+        let io = SwapIo::new(IoOp::Write, slot, class, frames);
         let ticket = match self.area.submit(io, now) {
             Ok(ticket) => ticket,
             Err(refused) => {

@@ -242,6 +242,29 @@ fn s1_without_a_free_request_no_page_is_touched() {
 }
 
 #[test]
+fn s3_of_a_write_that_failed_half_way_the_other_half_stays_dirty() {
+    let mut bed = Bed::<CopyTable>::new(Shape::default());
+    {
+        let mut script = bed.script.borrow_mut();
+        (script.fail_writes, script.done) = (1, 3);
+    }
+    let first = bed.fill();
+    let hog = bed.hog();
+    let _ = bed.pager.fault(Page(first), Access::Write, bed.now);
+    assert!(matches!(bed.event(), Some(PagerEvent::Mapped { .. })));
+    let (op, _, _, frames) = bed.script.borrow().log[0];
+    assert!(op == IoOp::Write && frames > 3);
+    let stats = bed.pager.stats();
+    assert_eq!(stats.write_failures, frames as u64 - 3);
+    assert!(stats.pages_out >= 3);
+    drop(hog);
+    for page in 0..first {
+        assert_eq!(bed.read(page), page as u8);
+    }
+    bed.shut_down();
+}
+
+#[test]
 fn s3_a_store_that_fails_is_not_tried_again_at_once() {
     let mut bed = Bed::<CopyTable>::new(Shape::default());
     bed.script.borrow_mut().fail_writes = usize::MAX;

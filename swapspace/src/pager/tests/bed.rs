@@ -25,6 +25,8 @@ pub(super) struct Script {
     pub(super) fail_writes: usize,
     /// The next so many reads fail, and fill their frames with rubbish.
     pub(super) fail_reads: usize,
+    /// Of a request that fails so many of the first pages are done all the same.
+    pub(super) done: u8,
     /// How they fail; as I/O errors, unless something else is said.
     pub(super) kind: Option<ErrorKind>,
     /// The next so many writes are stray, whether they fail or not.
@@ -102,7 +104,9 @@ impl<F: PageFrame> AddressSpace<F> for Flaky<F> {
         };
         let kind = script.kind.unwrap_or(ErrorKind::Io);
         let stray = done.io.op == IoOp::Write && take(&mut script.stray_writes);
+        let first_failed = done.io.slot.0 + u32::from(script.done);
         for (slot, frame) in (done.io.slot.0..).zip(&mut done.io.frames) {
+            let fails = fails && slot >= first_failed;
             match done.io.op {
                 IoOp::Write if stray || fails && kind == ErrorKind::TimedOut => {
                     script.late.insert(slot, frame.as_ref().to_vec());
@@ -123,6 +127,7 @@ impl<F: PageFrame> AddressSpace<F> for Flaky<F> {
                 true => Err(Scripted(kind)),
                 false => Ok(()),
             },
+            done: if fails { script.done } else { 0 },
             stray,
         })
     }
