@@ -97,7 +97,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             .filter(|(_, request)| request.is_ready(now));
         let by_class = !self.ablation.off(Mechanism::DemandFirst);
         let rank = |request: &Request<F>| {
-            let class = by_class.then(|| request.class);
+            let class = by_class.then_some(request.class);
             (class, newest.wrapping_sub(request.age))
         };
         let (index, _) = ready.max_by_key(|(_, request)| rank(request))?;
