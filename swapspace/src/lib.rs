@@ -88,8 +88,9 @@ pub use conformance::{Clause, Report, Violation, conformance};
 pub use entry::{SlotRun, SwapEntry};
 pub use histogram::Histogram;
 pub use pager::{
-    Access, ExplicitTable, FaultEntry, FaultError, FaultOutcome, Mapping, Page, PageEntry,
-    PageTable, Pager, PagerEvent, PagerStats, PagerTables, PinError, RequestEntry, Stall,
+    Access, Arrival, End, EvictionNode, EvictionPages, EvictionPolicy, ExplicitTable, FaultEntry,
+    FaultError, FaultOutcome, Mapping, Nru, Page, PageEntry, PageQueue, PageTable, Pager,
+    PagerEvent, PagerStats, PagerTables, PinError, RequestEntry, S3Fifo, SecondChance, Stall,
     StallReason,
 };
 pub use time::Instant;

@@ -3,14 +3,15 @@
 use mempool::Frame;
 
 use super::page::State;
-use super::{Access, Page, PageTable, Pager};
+use super::{Access, Arrival, EvictionPolicy, Page, PageTable, Pager};
 use crate::ablation::Mechanism;
 use crate::{AddressSpace, ErrorKind, Instant, IoOp, SpaceError};
 
-impl<'m, A, T> Pager<'_, 'm, A, T>
+impl<'m, A, T, P> Pager<'_, 'm, A, T, P>
 where
     A: AddressSpace<Frame<'m>>,
     T: PageTable,
+    P: EvictionPolicy,
 {
     /// Takes one completion from the address space. Whether there was one.
     pub(super) fn complete_one(&mut self, now: Instant) -> bool {
@@ -54,7 +55,7 @@ where
         entry.state = State::Untouched;
         (entry.doomed, entry.dirty, entry.writable) = (false, false, false);
         let fault = entry.fault;
-        self.release_slot(page);
+        self.forgotten(page);
         if let Some(id) = fault {
             self.wait_for_frame(id);
         }
@@ -113,6 +114,8 @@ where
                 self.table.unmap(page);
             }
             self.pages[page.index()].state = State::Swapped;
+            let (policy, mut pages) = self.eviction();
+            policy.evicted(&mut pages, page);
         }
     }
 
@@ -121,11 +124,11 @@ where
         let entry = &self.pages[page.index()];
         let (dirty, fault) = (entry.dirty, entry.fault);
         if T::MAPPED_DURING_WRITEBACK {
-            self.link(page, frame);
+            self.link(page, frame, Arrival::Back);
         } else if fault.is_some() {
             self.settle(page, frame, false, now);
         } else {
-            self.map(page, frame, Access::Read);
+            self.map(page, frame, Access::Read, Arrival::Back);
         }
         if dirty {
             self.release_slot(page);
@@ -137,7 +140,7 @@ where
         let id = self.pages[page.index()].fault;
         let id = id.expect("a fault waits for the page");
         let access = self.faults.get(id).access;
-        self.map(page, frame, access);
+        self.map(page, frame, access, Arrival::Faulted);
         if major {
             self.stats.faults_major += 1;
         } else {

@@ -7,7 +7,7 @@ use mempool::{AllocError, Frame, Gfp};
 use super::page::State;
 use super::queue::FaultId;
 use super::requests::Request;
-use super::{Mapping, Page, PageTable, Pager};
+use super::{Arrival, EvictionPolicy, Mapping, Page, PageTable, Pager};
 use crate::ablation::Mechanism;
 use crate::{AddressSpace, CLUSTER_FRAMES, ErrorKind, Instant, IoClass, IoOp, SubmitError, SwapIo};
 
@@ -46,10 +46,11 @@ pub enum FaultError {
     QueueFull,
 }
 
-impl<'m, A, T> Pager<'_, 'm, A, T>
+impl<'m, A, T, P> Pager<'_, 'm, A, T, P>
 where
     A: AddressSpace<Frame<'m>>,
     T: PageTable,
+    P: EvictionPolicy,
 {
     /// A client needs `page`. Several faults on one page are one, with one event. O(1).
     ///
@@ -71,7 +72,7 @@ where
             .ok_or(FaultError::BadPage)?;
         match entry.state {
             State::Resident => {
-                entry.referenced = true;
+                self.touch(page);
                 if access == Access::Write {
                     self.make_dirty(page);
                 }
@@ -79,12 +80,12 @@ where
                 Ok(FaultOutcome::Mapped)
             }
             State::Writeback if T::MAPPED_DURING_WRITEBACK && !entry.doomed => {
-                entry.referenced = true;
                 if access == Access::Write && !entry.writable {
                     // What is being written is stale; the completion will see that (S3).
                     (entry.dirty, entry.writable) = (true, true);
                     self.table.make_writable(page);
                 }
+                self.touch(page);
                 self.stats.faults_minor += 1;
                 Ok(FaultOutcome::Mapped)
             }
@@ -226,11 +227,17 @@ where
     /// Maps a page that was never touched. Read only, it stays clean: zeros need no slot.
     fn map_zeroed(&mut self, page: Page, mut frame: Frame<'m>, access: Access) {
         frame.fill(0);
-        self.map(page, frame, access);
+        self.map(page, frame, access, Arrival::Faulted);
     }
 
     /// Maps a page whose bytes are in `frame`, and makes it resident.
-    pub(super) fn map(&mut self, page: Page, mut frame: Frame<'m>, access: Access) {
+    pub(super) fn map(
+        &mut self,
+        page: Page,
+        mut frame: Frame<'m>,
+        access: Access,
+        arrival: Arrival,
+    ) {
         let writable = access == Access::Write;
         let mapping = if writable {
             Mapping::ReadWrite
@@ -238,10 +245,8 @@ where
             Mapping::ReadOnly
         };
         self.table.map(page, &mut frame, mapping);
-        self.link(page, frame);
-        let entry = &mut self.pages[page.index()];
-        // Whoever faulted is about to use it.
-        (entry.referenced, entry.writable) = (true, writable);
+        self.link(page, frame, arrival);
+        self.pages[page.index()].writable = writable;
         if writable {
             self.lose_slot(page);
         }

@@ -31,14 +31,16 @@ use core::time::Duration;
 
 use mempool::{Frame, FrameAllocator};
 
-use self::eviction::Clock;
-use self::page::State;
+use self::page::{Books, State};
 use self::queue::FaultQueue;
 use self::requests::Requests;
 use self::throttle::Throttle;
 use crate::ablation::{Ablation, Mechanism};
 use crate::{AddressSpace, ErrorKind, Histogram, Instant, SwapArea};
 
+pub use self::eviction::{
+    Arrival, End, EvictionNode, EvictionPages, EvictionPolicy, Nru, PageQueue, S3Fifo, SecondChance,
+};
 pub use self::fault::{Access, FaultError, FaultOutcome};
 pub use self::page::{Page, PageEntry};
 pub use self::page_table::{ExplicitTable, Mapping, PageTable};
@@ -120,18 +122,18 @@ pub struct PagerTables<'s, 'm> {
 /// assert_eq!(zone.stats().free, zone.stats().total);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Pager<'s, 'm, A, T> {
+pub struct Pager<'s, 'm, A, T, P = SecondChance> {
     memory: &'m dyn FrameAllocator,
     area: SwapArea<'s, Frame<'m>, A>,
     table: T,
     pages: &'s mut [PageEntry<'m>],
-    clock: Clock,
+    policy: P,
     faults: FaultQueue<'s>,
     requests: Requests<'s>,
     throttle: Throttle,
     /// Memory was below `low`, and is not above `high` yet.
     background: bool,
-    /// Pages in the clock that are dirty.
+    /// Resident pages that are dirty.
     dirty: usize,
     /// Pages being written.
     writeback: usize,
@@ -145,7 +147,7 @@ where
     A: AddressSpace<Frame<'m>>,
     T: PageTable,
 {
-    /// A pager whose pages were never touched. The area may be activated later, through
+    /// A pager whose pages were never touched, and go by [`SecondChance`]. The area may be activated later, through
     /// [`area_mut`](Self::area_mut): until then nothing can be paged out. O(tables).
     ///
     /// # Panics
@@ -158,6 +160,52 @@ where
         table: T,
         tables: PagerTables<'s, 'm>,
     ) -> Self {
+        Self::with_policy(memory, area, table, tables, SecondChance::new())
+    }
+}
+
+impl<'s, 'm, A, T, P> Pager<'s, 'm, A, T, P>
+where
+    A: AddressSpace<Frame<'m>>,
+    T: PageTable,
+    P: EvictionPolicy,
+{
+    /// As [`new`](Pager::new), with another eviction policy, which knows no page yet. O(tables).
+    ///
+    /// # Panics
+    ///
+    /// As `new`, or if the policy knows a page.
+    ///
+    /// ```
+    /// # use mempool::{Buddy, FrameEntry, SingleTask, Watermarks, Zone};
+    /// use swapspace::{
+    ///     ExplicitTable, FaultEntry, PageEntry, Pager, PagerTables, RamSpace, RequestEntry, S3Fifo,
+    ///     SwapArea,
+    /// };
+    ///
+    /// # let (mut memory, mut frames) = (vec![0; 17 * 4096], [FrameEntry::EMPTY; 17]);
+    /// # let source = <Buddy>::new(&mut memory, &mut frames)?;
+    /// # let task = SingleTask::new();
+    /// # let zone = <Zone>::new(&source, &task, Watermarks { min: 2, low: 4, high: 6 })?;
+    /// # let (mut store, mut map) = (vec![0; 64 * 4096], [0; 8]);
+    /// let area = SwapArea::new(RamSpace::<_, 4>::new(&mut store), &mut map);
+    /// let tables = PagerTables {
+    ///     pages: &mut [const { PageEntry::EMPTY }; 64],
+    ///     faults: &mut [FaultEntry::EMPTY; 8],
+    ///     requests: &mut [const { RequestEntry::EMPTY }; 4],
+    /// };
+    /// let pager = Pager::with_policy(&zone, area, ExplicitTable, tables, S3Fifo::new());
+    /// assert_eq!(pager.policy().ghosts(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn with_policy(
+        memory: &'m dyn FrameAllocator,
+        area: SwapArea<'s, Frame<'m>, A>,
+        table: T,
+        tables: PagerTables<'s, 'm>,
+        policy: P,
+    ) -> Self {
+        assert!(policy.is_empty(), "no page is resident yet");
         assert!(
             u32::try_from(tables.pages.len()).is_ok_and(|pages| pages < u32::MAX),
             "page numbers have 32 bits"
@@ -168,7 +216,7 @@ where
             area,
             table,
             pages: tables.pages,
-            clock: Clock::new(),
+            policy,
             faults: FaultQueue::new(tables.faults),
             requests: Requests::new(tables.requests),
             throttle: Throttle::default(),
@@ -271,11 +319,12 @@ where
             self.faults.cancel(id);
         }
         match entry.state {
-            State::Untouched => {}
+            // Its zeros may have been in memory.
+            State::Untouched => self.forgotten(page),
             _ if entry.doomed => {}
             State::Swapped => {
                 entry.state = State::Untouched;
-                self.release_slot(page);
+                self.forgotten(page);
             }
             State::Reading => entry.doomed = true,
             State::Writeback => {
@@ -289,7 +338,7 @@ where
                 drop(self.unlink(page));
                 let entry = &mut self.pages[page.index()];
                 (entry.state, entry.dirty, entry.writable) = (State::Untouched, false, false);
-                self.release_slot(page);
+                self.forgotten(page);
             }
         }
     }
@@ -317,10 +366,9 @@ where
     /// The bytes of a resident page, and notes that it was used. For tables whose frames *are* the
     /// pages, software paging above all. `None` while the page is out or in flight.
     pub fn frame(&mut self, page: Page) -> Option<&[u8]> {
-        let entry = self.pages.get_mut(page.index())?;
-        let frame = entry.frame.as_deref()?;
-        entry.referenced = true;
-        Some(frame)
+        self.pages.get(page.index())?.frame.as_ref()?;
+        self.touch(page);
+        self.pages[page.index()].frame.as_deref()
     }
 
     /// The bytes of a resident page, to be changed: the page is dirty from now on. Otherwise as
@@ -328,16 +376,16 @@ where
     pub fn frame_mut(&mut self, page: Page) -> Option<&mut [u8]> {
         self.pages.get(page.index())?.frame.as_ref()?;
         self.make_dirty(page);
-        let entry = &mut self.pages[page.index()];
-        entry.referenced = true;
-        entry.frame.as_deref_mut()
+        self.touch(page);
+        self.pages[page.index()].frame.as_deref_mut()
     }
 
     /// A snapshot of the counters. O(1).
     #[must_use]
     pub fn stats(&self) -> PagerStats {
         PagerStats {
-            resident: self.clock.len(),
+            resident: self.policy.len(),
+            second_chances: self.policy.spared(),
             dirty: self.dirty,
             writeback: self.writeback,
             in_flight: self.requests.in_flight(),
@@ -350,6 +398,12 @@ where
     #[must_use]
     pub fn latency(&self) -> &Histogram {
         &self.latency
+    }
+
+    /// The eviction policy.
+    #[must_use]
+    pub fn policy(&self) -> &P {
+        &self.policy
     }
 
     /// The swap area.
@@ -390,24 +444,49 @@ where
 }
 
 /// The moves between states, which keep the counters in step.
-impl<'m, A, T> Pager<'_, 'm, A, T>
+impl<'m, A, T, P> Pager<'_, 'm, A, T, P>
 where
     A: AddressSpace<Frame<'m>>,
     T: PageTable,
+    P: EvictionPolicy,
 {
+    /// The policy, and what it may see of the pages.
+    fn eviction(&mut self) -> (&mut P, Books<'_, 'm, T>) {
+        let books = Books {
+            pages: self.pages,
+            table: &mut self.table,
+        };
+        (&mut self.policy, books)
+    }
+
+    /// A page that is resident, or lent out, was used.
+    fn touch(&mut self, page: Page) {
+        let (policy, mut pages) = self.eviction();
+        policy.touch(&mut pages, page);
+    }
+
+    /// Nothing is known of a page any more; its slot goes back.
+    fn forgotten(&mut self, page: Page) {
+        let (policy, mut pages) = self.eviction();
+        policy.forgotten(&mut pages, page);
+        self.release_slot(page);
+    }
+
     /// Makes a page with a frame resident. Its `dirty` flag is right already.
-    fn link(&mut self, page: Page, frame: Frame<'m>) {
+    fn link(&mut self, page: Page, frame: Frame<'m>, arrival: Arrival) {
         let entry = &mut self.pages[page.index()];
         entry.frame = Some(frame);
         entry.state = State::Resident;
         self.dirty += usize::from(entry.dirty);
-        self.clock.insert(self.pages, page.0);
-        self.stats.resident_peak = self.stats.resident_peak.max(self.clock.len());
+        let (policy, mut pages) = self.eviction();
+        policy.insert(&mut pages, page, arrival);
+        self.stats.resident_peak = self.stats.resident_peak.max(self.policy.len());
     }
 
-    /// Takes a resident page out of the clock, and its frame. The caller gives it its new state.
+    /// Takes the frame of a resident page, which is not resident any more. The caller gives it its new state.
     fn unlink(&mut self, page: Page) -> Frame<'m> {
-        self.clock.remove(self.pages, page.0);
+        let (policy, mut pages) = self.eviction();
+        policy.remove(&mut pages, page);
         let entry = &mut self.pages[page.index()];
         self.dirty -= usize::from(entry.dirty);
         entry.frame.take().expect("a resident page has a frame")
@@ -457,11 +536,11 @@ where
     }
 }
 
-impl<A, T> fmt::Debug for Pager<'_, '_, A, T> {
+impl<A, T, P: EvictionPolicy> fmt::Debug for Pager<'_, '_, A, T, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pager")
             .field("pages", &self.pages.len())
-            .field("resident", &self.clock.len())
+            .field("resident", &self.policy.len())
             .field("dirty", &self.dirty)
             .field("faults", &self.faults)
             .finish_non_exhaustive()

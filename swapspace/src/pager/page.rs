@@ -4,6 +4,8 @@ use core::fmt;
 
 use mempool::Frame;
 
+use super::PageTable;
+use super::eviction::{EvictionNode, EvictionPages};
 use super::queue::FaultId;
 use crate::SwapEntry;
 
@@ -31,9 +33,8 @@ pub struct PageEntry<'m> {
     pub(super) frame: Option<Frame<'m>>,
     /// A slot that holds the page's bytes, or will.
     pub(super) swap: Option<SwapEntry>,
-    /// Neighbours in the clock, while the page is resident.
-    pub(super) next: u32,
-    pub(super) prev: u32,
+    /// What the eviction policy keeps here.
+    pub(super) node: EvictionNode,
     /// Who waits for the page, or has not been told yet that it is there.
     pub(super) fault: Option<FaultId>,
     /// Holders that forbid eviction.
@@ -43,8 +44,6 @@ pub struct PageEntry<'m> {
     pub(super) dirty: bool,
     /// The table lets the page be written.
     pub(super) writable: bool,
-    /// Used since the clock last came by.
-    pub(super) referenced: bool,
     /// The last read of the slot failed.
     pub(super) suspect: bool,
     /// A write to the slot may still be carried out, at any later time: it must not be given to
@@ -63,7 +62,7 @@ pub(super) enum State {
     Swapped,
     /// On its way in: the frame is lent to the address space, the slot is kept.
     Reading,
-    /// In its frame, and in the clock. A clean page has a slot, or is all zeros.
+    /// In its frame, and known to the eviction policy. A clean page has a slot, or is all zeros.
     Resident,
     /// On its way out: the frame is lent to the address space, the slot is being written.
     Writeback,
@@ -74,14 +73,12 @@ impl PageEntry<'_> {
     pub const EMPTY: Self = PageEntry {
         frame: None,
         swap: None,
-        next: 0,
-        prev: 0,
+        node: EvictionNode::EMPTY,
         fault: None,
         pins: 0,
         state: State::Untouched,
         dirty: false,
         writable: false,
-        referenced: false,
         suspect: false,
         stray: false,
         doomed: false,
@@ -90,6 +87,40 @@ impl PageEntry<'_> {
     /// Whether somebody holds the page: it is pinned, or its fault was served and not reported yet.
     pub(super) const fn held(&self) -> bool {
         self.pins > 0 || self.fault.is_some()
+    }
+}
+
+/// The pages, as an eviction policy sees them.
+pub(super) struct Books<'a, 'm, T> {
+    pub(super) pages: &'a mut [PageEntry<'m>],
+    pub(super) table: &'a mut T,
+}
+
+impl<'m, T> Books<'_, 'm, T> {
+    pub(super) fn entry(&self, page: Page) -> &PageEntry<'m> {
+        &self.pages[page.index()]
+    }
+}
+
+impl<T: PageTable> EvictionPages for Books<'_, '_, T> {
+    fn node(&self, page: Page) -> &EvictionNode {
+        &self.pages[page.index()].node
+    }
+
+    fn node_mut(&mut self, page: Page) -> &mut EvictionNode {
+        &mut self.pages[page.index()].node
+    }
+
+    fn is_held(&self, page: Page) -> bool {
+        self.pages[page.index()].held()
+    }
+
+    fn is_dirty(&self, page: Page) -> bool {
+        self.pages[page.index()].dirty
+    }
+
+    fn take_used(&mut self, page: Page) -> bool {
+        self.table.take_accessed(page)
     }
 }
 

@@ -1,23 +1,24 @@
 //! Reclaim: which pages go when memory is short, and how they are written.
 //!
 //! Background reclaim starts below the `low` mark and rests above `high`; direct reclaim works for
-//! faults that wait for a frame. Both take victims from the clock. A clean page is dropped at once;
+//! faults that wait for a frame. Both take the victims that the policy names. A clean page is dropped at once;
 //! dirty ones are gathered into one request for consecutive slots.
 
 use mempool::Frame;
 
 use super::page::State;
 use super::requests::{PageList, Request};
-use super::{Page, PageTable, Pager};
+use super::{Arrival, End, EvictionPages, EvictionPolicy, Page, PageTable, Pager};
 use crate::ablation::Mechanism;
 use crate::{
     AddressSpace, CLUSTER_FRAMES, FrameList, Instant, IoClass, IoOp, SlotRun, SubmitError, SwapIo,
 };
 
-impl<'m, A, T> Pager<'_, 'm, A, T>
+impl<'m, A, T, P> Pager<'_, 'm, A, T, P>
 where
     A: AddressSpace<Frame<'m>>,
     T: PageTable,
+    P: EvictionPolicy,
 {
     /// Frees frames, or starts to, if memory is short. Whether anything moved.
     pub(super) fn reclaim(&mut self, now: Instant) -> bool {
@@ -43,30 +44,28 @@ where
         wanted > 0 && self.shrink(wanted, class, now)
     }
 
-    /// Evicts up to `wanted` pages, one request's worth of dirty ones at most. Direct reclaim goes
-    /// round the clock twice: after the first round nothing counts as used any more.
+    /// Evicts up to `wanted` pages, one request's worth of dirty ones at most. Direct reclaim
+    /// looks until nothing counts as used any more.
     fn shrink(&mut self, wanted: usize, class: IoClass, now: Instant) -> bool {
-        let clean = self.clock.len() - self.dirty;
+        let clean = self.policy.len() - self.dirty;
         let most = self.cluster_limit(now).min(wanted);
         if most == 0 && clean == 0 {
             // Nothing can go: do not forget in vain what was used.
             return false;
         }
-        let rounds = if class == IoClass::Reclaim { 2 } else { 1 };
+        let rounds = if class == IoClass::Reclaim {
+            P::ROUNDS
+        } else {
+            1
+        };
+        let mut looks = rounds * self.policy.len();
         let mut victims = PageList::new();
         let mut dropped = 0;
-        for _ in 0..rounds * self.clock.len() {
-            if dropped + victims.len() == wanted || (most > 0 && victims.len() == most) {
-                break;
-            }
-            let Some(hand) = self.clock.first() else {
+        while dropped + victims.len() < wanted && (most == 0 || victims.len() < most) {
+            let (policy, mut pages) = self.eviction();
+            let Some(page) = policy.victim(&mut pages, &mut looks) else {
                 break;
             };
-            let page = Page(hand);
-            self.clock.advance(self.pages);
-            if self.pages[page.index()].held() || self.second_chance(page) {
-                continue;
-            }
             if !self.pages[page.index()].dirty {
                 self.drop_clean(page);
                 dropped += 1;
@@ -81,21 +80,17 @@ where
         dropped > 0 || self.drop_one_clean()
     }
 
-    /// Evicts a clean page wherever it is in the clock: the last resort when no dirty one can be
+    /// Evicts a clean page wherever it is in the order: the last resort when no dirty one can be
     /// written, not even to a slot that a resident page gives up. O(resident pages).
     fn drop_one_clean(&mut self) -> bool {
-        for _ in 0..self.clock.len() {
-            let Some(hand) = self.clock.first() else {
-                break;
-            };
-            self.clock.advance(self.pages);
-            let entry = &self.pages[hand as usize];
-            if !entry.dirty && !entry.held() {
-                self.drop_clean(Page(hand));
-                return true;
-            }
+        let (policy, pages) = self.eviction();
+        let clean = policy.find(&pages, End::First, |pages, page| {
+            !pages.is_dirty(page) && !pages.is_held(page)
+        });
+        if let Some(page) = clean {
+            self.drop_clean(page);
         }
-        false
+        clean.is_some()
     }
 
     /// How many pages the next page-out may have; 0 if none may start now.
@@ -107,7 +102,7 @@ where
         let credits = self.credits();
         let kept = usize::from(credits > 1 && !self.off(Mechanism::ReadCredit));
         let blocked = self.throttle.full() || self.throttle.delays(now);
-        let clean = self.clock.len() - self.dirty;
+        let clean = self.policy.len() - self.dirty;
         let slots = self.area.stats().free as usize;
         if blocked || self.requests.in_flight() >= credits - kept || (slots == 0 && clean == 0) {
             return 0;
@@ -115,15 +110,6 @@ where
         usize::from(geometry.max_frames)
             .min(CLUSTER_FRAMES)
             .min(slots.max(1))
-    }
-
-    /// Whether a page was used since the hand last came by; from now on it was not.
-    fn second_chance(&mut self, page: Page) -> bool {
-        let accessed = self.table.take_accessed(page);
-        let entry = &mut self.pages[page.index()];
-        let used = core::mem::take(&mut entry.referenced) || accessed;
-        self.stats.second_chances += u64::from(used);
-        used
     }
 
     /// Evicts a page whose bytes are in its slot, or are all zeros.
@@ -136,6 +122,8 @@ where
         } else {
             State::Untouched
         };
+        let (policy, mut pages) = self.eviction();
+        policy.evicted(&mut pages, page);
         self.stats.clean_drops += 1;
     }
 
@@ -214,7 +202,7 @@ where
                 entry.writable = true;
                 self.table.make_writable(*page);
             }
-            self.link(*page, frame);
+            self.link(*page, frame, Arrival::Back);
         }
     }
 
@@ -225,15 +213,14 @@ where
         if let Some(run) = self.area.alloc(want) {
             return Some(run);
         }
-        let mut hand = self.clock.last(self.pages)?;
-        for _ in 0..self.clock.len() {
-            let entry = &self.pages[hand as usize];
-            if entry.swap.is_some() && !entry.stray {
-                self.lose_slot(Page(hand));
-                self.stats.slots_reclaimed += 1;
-                break;
-            }
-            hand = entry.prev;
+        let (policy, pages) = self.eviction();
+        let spare = policy.find(&pages, End::Last, |pages, page| {
+            let entry = pages.entry(page);
+            entry.swap.is_some() && !entry.stray
+        });
+        if let Some(page) = spare {
+            self.lose_slot(page);
+            self.stats.slots_reclaimed += 1;
         }
         self.area.alloc(want)
     }

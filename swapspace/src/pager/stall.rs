@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use mempool::{Frame, Level};
 
-use super::{PageTable, Pager};
+use super::{EvictionPolicy, PageTable, Pager};
 use crate::{AddressSpace, Instant};
 
 /// Faults wait for a frame: since when, for what, and how things stand.
@@ -58,10 +58,11 @@ pub enum StallReason {
     Poll,
 }
 
-impl<'m, A, T> Pager<'_, 'm, A, T>
+impl<'m, A, T, P> Pager<'_, 'm, A, T, P>
 where
     A: AddressSpace<Frame<'m>>,
     T: PageTable,
+    P: EvictionPolicy,
 {
     /// What faults wait for, if any wait for a frame. Faults whose page is on its way in are not
     /// stalled: the address space has a deadline. O(pages).
@@ -72,7 +73,7 @@ where
             reason: self.stall_reason(now),
             waiting: self.faults.waiting(),
             waited: now.since(since),
-            resident: self.clock.len(),
+            resident: self.policy.len(),
             dirty: self.dirty,
             writes: self.requests.writes(),
             reads: self.requests.reads(),
@@ -93,7 +94,7 @@ where
             StallReason::PageOut
         } else if self.requests.in_flight() >= self.credits().max(1) {
             StallReason::PageIn
-        } else if self.clock.len() == 0 {
+        } else if self.policy.len() == 0 {
             StallReason::NothingResident
         } else if movable.peek().is_none() {
             StallReason::Held

@@ -29,7 +29,7 @@ pub struct PagerStats {
     pub redirtied: u64,
     /// Pages that went without a write, because their slot or the zero page holds them.
     pub clean_drops: u64,
-    /// Pages that the clock passed over because they had been used.
+    /// Pages that the eviction policy passed over because they had been used.
     pub second_chances: u64,
     /// Slots that were taken from a resident page because none was free.
     pub slots_reclaimed: u64,

@@ -625,6 +625,31 @@ fn a_page_that_is_used_gets_a_second_chance() {
 }
 
 #[test]
+fn the_policy_hears_of_pages_that_left_memory_and_of_those_that_are_forgotten() {
+    let mut bed = Bed::<CopyTable, S3Fifo>::with_policy(Shape::default());
+    for page in 0..24 {
+        // Clean pages are dropped, dirty ones written.
+        let _ = if page % 2 == 0 {
+            bed.read(page)
+        } else {
+            bed.write(page, 1);
+            1
+        };
+    }
+    while bed.pager.stats().in_flight > 0 {
+        assert_eq!(bed.event(), None);
+    }
+    let out = 24 - bed.pager.stats().resident;
+    assert!(out > 4);
+    assert_eq!(bed.pager.policy().ghosts(), out);
+    for page in 0..24 {
+        bed.pager.discard(Page(page)).unwrap();
+    }
+    assert_eq!(bed.pager.policy().ghosts(), 0);
+    bed.shut_down();
+}
+
+#[test]
 fn a_page_that_was_just_mapped_is_not_the_next_victim() {
     let mut bed = Bed::<ExplicitTable>::new(Shape {
         latency: Duration::ZERO,

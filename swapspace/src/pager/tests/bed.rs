@@ -198,17 +198,17 @@ impl PageTable for CopyTable {
     }
 }
 
-pub(super) type TestPager<T> = Pager<'static, 'static, Flaky<Frame<'static>>, T>;
+pub(super) type TestPager<T, P> = Pager<'static, 'static, Flaky<Frame<'static>>, T, P>;
 
 /// How a client of either table gets at a page that is mapped.
 pub(super) trait Client: PageTable + Sized {
     fn new(pages: usize) -> Self;
 
     /// The bytes, if a load would go through.
-    fn load(pager: &mut TestPager<Self>, page: Page) -> Option<Vec<u8>>;
+    fn load<P: EvictionPolicy>(pager: &mut TestPager<Self, P>, page: Page) -> Option<Vec<u8>>;
 
     /// Whether a store went through.
-    fn store(pager: &mut TestPager<Self>, page: Page, bytes: &[u8]) -> bool;
+    fn store<P: EvictionPolicy>(pager: &mut TestPager<Self, P>, page: Page, bytes: &[u8]) -> bool;
 }
 
 impl Client for CopyTable {
@@ -218,13 +218,13 @@ impl Client for CopyTable {
         }
     }
 
-    fn load(pager: &mut TestPager<Self>, page: Page) -> Option<Vec<u8>> {
+    fn load<P: EvictionPolicy>(pager: &mut TestPager<Self, P>, page: Page) -> Option<Vec<u8>> {
         let copied = pager.table.pages[page.index()].as_mut()?;
         copied.accessed = true;
         Some(copied.bytes.clone())
     }
 
-    fn store(pager: &mut TestPager<Self>, page: Page, bytes: &[u8]) -> bool {
+    fn store<P: EvictionPolicy>(pager: &mut TestPager<Self, P>, page: Page, bytes: &[u8]) -> bool {
         let copied = pager.table.pages[page.index()].as_mut();
         let Some(copied) = copied.filter(|copied| copied.writable) else {
             return false;
@@ -240,11 +240,11 @@ impl Client for ExplicitTable {
         ExplicitTable
     }
 
-    fn load(pager: &mut TestPager<Self>, page: Page) -> Option<Vec<u8>> {
+    fn load<P: EvictionPolicy>(pager: &mut TestPager<Self, P>, page: Page) -> Option<Vec<u8>> {
         pager.frame(page).map(<[u8]>::to_vec)
     }
 
-    fn store(pager: &mut TestPager<Self>, page: Page, bytes: &[u8]) -> bool {
+    fn store<P: EvictionPolicy>(pager: &mut TestPager<Self, P>, page: Page, bytes: &[u8]) -> bool {
         let frame = pager.frame_mut(page);
         frame.map(|frame| frame.copy_from_slice(bytes)).is_some()
     }
@@ -280,8 +280,8 @@ pub(super) const MARKS: Watermarks = Watermarks {
     high: 6,
 };
 
-pub(super) struct Bed<T> {
-    pub(super) pager: TestPager<T>,
+pub(super) struct Bed<T, P = SecondChance> {
+    pub(super) pager: TestPager<T, P>,
     pub(super) zone: &'static Zone<'static>,
     pub(super) script: Rc<RefCell<Script>>,
     pub(super) now: Instant,
@@ -294,6 +294,12 @@ fn leak<E>(make: impl Fn() -> E, count: usize) -> &'static mut [E] {
 
 impl<T: Client> Bed<T> {
     pub(super) fn new(shape: Shape) -> Self {
+        Self::with_policy(shape)
+    }
+}
+
+impl<T: Client, P: EvictionPolicy + Default> Bed<T, P> {
+    pub(super) fn with_policy(shape: Shape) -> Self {
         let memory = vec![0xa5; (shape.frames + 1) * FRAME_SIZE].leak();
         let skip = memory.as_ptr().align_offset(FRAME_SIZE);
         let memory = &mut memory[skip..skip + shape.frames * FRAME_SIZE];
@@ -319,7 +325,7 @@ impl<T: Client> Bed<T> {
             requests: leak(|| RequestEntry::EMPTY, shape.requests),
         };
         Bed {
-            pager: Pager::new(zone, area, T::new(shape.pages), tables),
+            pager: Pager::with_policy(zone, area, T::new(shape.pages), tables, P::default()),
             zone,
             script,
             now: Instant::ZERO,
@@ -432,7 +438,7 @@ impl<T: Client> Bed<T> {
         let pager = &self.pager;
         let in_state = |state| pager.pages.iter().filter(move |e| e.state == state);
         let count = |state| in_state(state).count();
-        assert_eq!(pager.clock.len(), count(State::Resident));
+        assert_eq!(pager.policy.len(), count(State::Resident));
         assert_eq!(pager.writeback, count(State::Writeback));
         assert_eq!(
             pager.dirty,

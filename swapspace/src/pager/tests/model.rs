@@ -58,8 +58,8 @@ enum Want {
     Write(u8),
 }
 
-struct World<T> {
-    bed: Bed<T>,
+struct World<T, P> {
+    bed: Bed<T, P>,
     /// What each page holds.
     model: Vec<u8>,
     wants: Vec<Want>,
@@ -68,10 +68,10 @@ struct World<T> {
     strays: usize,
 }
 
-impl<T: Client> World<T> {
+impl<T: Client, P: EvictionPolicy + Default> World<T, P> {
     fn new((shape, strays): (Shape, usize)) -> Self {
         World {
-            bed: Bed::new(shape),
+            bed: Bed::with_policy(shape),
             model: vec![0; PAGES as usize],
             wants: vec![Want::Nothing; PAGES as usize],
             version: 0,
@@ -249,7 +249,7 @@ proptest! {
         shape in shape(),
         ops in prop::collection::vec(op(), 1..250),
     ) {
-        World::<CopyTable>::new(shape).run(ops);
+        World::<CopyTable, SecondChance>::new(shape).run(ops);
     }
 
     #[test]
@@ -257,6 +257,22 @@ proptest! {
         shape in shape(),
         ops in prop::collection::vec(op(), 1..250),
     ) {
-        World::<ExplicitTable>::new(shape).run(ops);
+        World::<ExplicitTable, SecondChance>::new(shape).run(ops);
+    }
+
+    #[test]
+    fn pages_keep_their_bytes_when_they_go_by_nru(
+        shape in shape(),
+        ops in prop::collection::vec(op(), 1..250),
+    ) {
+        World::<CopyTable, Nru>::new(shape).run(ops);
+    }
+
+    #[test]
+    fn pages_keep_their_bytes_when_they_go_by_s3_fifo(
+        shape in shape(),
+        ops in prop::collection::vec(op(), 1..250),
+    ) {
+        World::<CopyTable, S3Fifo>::new(shape).run(ops);
     }
 }
