@@ -10,11 +10,15 @@ use core::task::Poll;
 use mempool::FRAME_SIZE;
 
 use crate::ablation::{Ablation, Mechanism};
-use crate::slots::{self, SlotMap};
+use crate::slots::{self, DupError, SlotMap};
 use crate::{
-    AddressSpace, CLUSTER_FRAMES, Completion, Geometry, Instant, PageFrame, Refused, SlotRun,
-    SwapEntry, SwapIo, Ticket,
+    AddressSpace, CLUSTER_FRAMES, Completion, ErrorKind, Geometry, HeaderError, Instant, PageFrame,
+    Refused, SlotRun, SwapEntry, SwapHeader, SwapIo, Ticket,
 };
+
+use self::header_page::HeaderPage;
+
+mod header_page;
 
 /// An address space with a map of its slots (`swap_info_struct`).
 ///
@@ -47,13 +51,15 @@ pub struct SwapArea<'s, F, A> {
     /// The space has begun to activate, and is not ready.
     activating: bool,
     rejected: Option<Misfit>,
+    header: Option<HeaderPage<F>>,
     in_flight: usize,
     ablation: Ablation,
     _frames: PhantomData<fn(F) -> F>,
 }
 
 impl<F, A> SwapArea<'_, F, A> {
-    /// Words of the map of an area of `slots` slots: a bit for each, and 3 per cent.
+    /// Words of the map of an area of `slots` slots: 7 + 1/31 bits for each, less than a byte,
+    /// rounded up by at most 14 words.
     #[must_use]
     pub const fn map_len(slots: u32) -> usize {
         slots::map_len(slots)
@@ -70,10 +76,52 @@ impl<'s, F: PageFrame, A: AddressSpace<F>> SwapArea<'s, F, A> {
             activations: 0,
             activating: false,
             rejected: None,
+            header: None,
             in_flight: 0,
             ablation: Ablation::NONE,
             _frames: PhantomData,
         }
+    }
+
+    /// Expects the header of `mkswap` in slot 0, and reads it into `frame` when the area is
+    /// activated: the header itself, the pages that it calls bad, and the store beyond its last
+    /// page are never used. The area keeps the frame. For an area that was not activated yet.
+    ///
+    /// # Panics
+    ///
+    /// If the area is active, or about to be.
+    ///
+    /// ```
+    /// use core::task::Poll;
+    /// use swapspace::{Instant, RamSpace, SwapArea, SwapHeader};
+    ///
+    /// let (mut store, mut map) = (vec![0; 64 * 4096], [0; 17]);
+    /// SwapHeader::new(64).with_bad_pages(&[7]).write(&mut store[..4096])?;
+    ///
+    /// let space = RamSpace::<Box<[u8]>, 4>::new(&mut store);
+    /// let mut area = SwapArea::new(space, &mut map).with_header(vec![0; 4096].into());
+    /// let mut now = Instant::ZERO;
+    /// while area.activate(now).is_pending() {
+    ///     now = area.next_deadline().expect("the read has a deadline");
+    /// }
+    /// assert_eq!((area.stats().free, area.stats().retired), (62, 2));
+    /// assert_eq!(area.header().map(|header| header.pages()), Some(64));
+    /// # Ok::<(), swapspace::HeaderError>(())
+    /// ```
+    #[must_use]
+    pub fn with_header(mut self, frame: F) -> Self {
+        assert!(
+            self.activations == 0 && !self.activating,
+            "the header is read when the area is activated"
+        );
+        self.header = Some(HeaderPage::new(frame));
+        self
+    }
+
+    /// What the header says, while an area [with one](Self::with_header) is active.
+    #[must_use]
+    pub fn header(&self) -> Option<SwapHeader<'_>> {
+        self.header.as_ref()?.read(self.geometry?.slots).ok()
     }
 
     /// Prepares the area for use (`swapon`); call it again while it is pending, at the latest at
@@ -87,9 +135,7 @@ impl<'s, F: PageFrame, A: AddressSpace<F>> SwapArea<'s, F, A> {
         if let Some(misfit) = self.rejected {
             return self.reject(misfit, now);
         }
-        let geometry = self.space.swap_activate(now);
-        self.activating = geometry.is_pending();
-        let geometry = match geometry {
+        let geometry = match self.activate_space(now) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Err(error)) => return Poll::Ready(Err(ActivateError::Space(error))),
             Poll::Ready(Ok(geometry)) => geometry,
@@ -98,11 +144,49 @@ impl<'s, F: PageFrame, A: AddressSpace<F>> SwapArea<'s, F, A> {
             return self.reject(misfit, now);
         }
         if self.activations == 0 {
-            self.map.reset(geometry.slots);
-            self.geometry = Some(geometry);
+            match self.read_header(geometry, now) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(misfit)) => return self.reject(misfit, now),
+                Poll::Ready(Ok(())) => self.geometry = Some(geometry),
+            }
         }
+        self.activating = false;
         self.activations += 1;
         Poll::Ready(Ok(geometry))
+    }
+
+    /// Activates the space, unless that is done already and its header is being read.
+    fn activate_space(&mut self, now: Instant) -> Poll<Result<Geometry, A::Error>> {
+        let fetching = self.header.as_ref().and_then(HeaderPage::fetching);
+        if let Some(geometry) = fetching {
+            return Poll::Ready(Ok(geometry));
+        }
+        let result = self.space.swap_activate(now);
+        self.activating = result.is_pending();
+        result
+    }
+
+    /// Makes the map, and withdraws what the header says, if there is to be one.
+    fn read_header(&mut self, geometry: Geometry, now: Instant) -> Poll<Result<(), Misfit>> {
+        let Some(page) = &mut self.header else {
+            self.map.reset(geometry.slots);
+            return Poll::Ready(Ok(()));
+        };
+        self.activating = true;
+        match page.fetch(&mut self.space, geometry, now) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(result) => result.map_err(Misfit::Unreadable)?,
+        }
+        let header = page.read(geometry.slots).map_err(Misfit::Header)?;
+        self.map.reset(header.pages());
+        self.map.withdraw(0);
+        for bad in header.bad_pages() {
+            self.map.withdraw(bad);
+        }
+        if self.map.free_slots() == 0 {
+            return Poll::Ready(Err(Misfit::Header(HeaderError::AllBad)));
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Undoes an activation of the space, which may take several calls.
@@ -111,6 +195,7 @@ impl<'s, F: PageFrame, A: AddressSpace<F>> SwapArea<'s, F, A> {
         misfit: Misfit,
         now: Instant,
     ) -> Poll<Result<T, ActivateError<A::Error>>> {
+        self.activating = false;
         // How the space was left does not matter any more: the misfit is what the caller must mend.
         let undone = self.space.swap_deactivate(now).is_ready();
         self.rejected = (!undone).then_some(misfit);
@@ -179,8 +264,14 @@ impl<'s, F: PageFrame, A: AddressSpace<F>> SwapArea<'s, F, A> {
 
     /// Ends an activation that has only begun.
     fn give_up(&mut self, now: Instant) -> Poll<Result<(), DeactivateError<A::Error>>> {
+        if let Some(page) = &mut self.header {
+            page.collect(&mut self.space, now);
+        }
         let result = self.space.swap_deactivate(now);
         self.activating = result.is_pending();
+        if let Some(page) = &mut self.header {
+            page.reset();
+        }
         result.map_err(DeactivateError::Space)
     }
 
@@ -197,7 +288,32 @@ impl<'s, F: PageFrame, A: AddressSpace<F>> SwapArea<'s, F, A> {
         self.map.alloc(u32::try_from(want).unwrap_or(u32::MAX))
     }
 
-    /// Gives a slot back. What it held is lost. O(log32 slots).
+    /// Adds an owner to a slot: two pages share what it holds, after a `fork` for example. Each
+    /// owner frees its own entry, and the last one gives the slot back. O(1).
+    ///
+    /// # Errors
+    ///
+    /// [`DupError::TooManyOwners`] when there are 31: the count never wraps.
+    ///
+    /// # Panics
+    ///
+    /// If the entry came from another area.
+    pub fn dup(&mut self, entry: &SwapEntry) -> Result<SwapEntry, DupError> {
+        self.map.dup(entry.slot().0)?;
+        Ok(SwapEntry::new(entry.slot()))
+    }
+
+    /// How many entries of a slot there are, 1 to 31. O(1).
+    ///
+    /// # Panics
+    ///
+    /// If the entry came from another area.
+    #[must_use]
+    pub fn owners(&self, entry: &SwapEntry) -> u32 {
+        self.map.owners(entry.slot().0)
+    }
+
+    /// Gives an entry back; with the last one, its slot. What it held is lost. O(log32 slots).
     ///
     /// # Panics
     ///
@@ -207,7 +323,8 @@ impl<'s, F: PageFrame, A: AddressSpace<F>> SwapArea<'s, F, A> {
     }
 
     /// Takes a slot out of use until the area is activated anew: it failed to give back what was
-    /// stored in it, or an earlier write to it may still be [carried out](Completion::stray).
+    /// stored in it, or an earlier write to it may still be [carried out](Completion::stray). If
+    /// the slot has other owners, it goes with the last of them.
     ///
     /// # Panics
     ///
@@ -230,6 +347,11 @@ impl<'s, F: PageFrame, A: AddressSpace<F>> SwapArea<'s, F, A> {
     /// See [`AddressSpace::poll`].
     #[must_use = "the completion holds the frames"]
     pub fn poll(&mut self, now: Instant) -> Option<Completion<F, A::Error>> {
+        if let Some(page) = self.header.as_mut().filter(|page| page.is_out()) {
+            // Whoever activates the area learns of it.
+            page.collect(&mut self.space, now);
+            return None;
+        }
         let completion = self.space.poll(now)?;
         self.in_flight = self.in_flight.saturating_sub(1);
         Some(completion)
@@ -322,6 +444,10 @@ pub enum Misfit {
     Shape(Geometry),
     /// Its pages, of so many bytes, are not frames.
     PageSize(u32),
+    /// It has no header of `mkswap` that fits, though it is to have one.
+    Header(HeaderError),
+    /// Its header could not be read.
+    Unreadable(ErrorKind),
     /// The storage for the map has too few words.
     MapTooSmall {
         /// [`SwapArea::map_len`] of the slots.
@@ -340,6 +466,8 @@ impl fmt::Display for Misfit {
             Misfit::PageSize(bytes) => {
                 write!(f, "pages of {bytes} bytes cannot be frames of {FRAME_SIZE}")
             }
+            Misfit::Header(error) => error.fmt(f),
+            Misfit::Unreadable(kind) => write!(f, "the swap header cannot be read: {kind:?}"),
             Misfit::MapTooSmall { needed, given } => {
                 write!(f, "the slot map has {given} words and needs {needed}")
             }

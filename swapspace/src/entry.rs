@@ -9,7 +9,7 @@ use crate::Slot;
 ///
 /// Four bytes, and so is `Option<SwapEntry>`. It cannot be copied: a slot goes back by handing its
 /// entry to [`SwapArea::free`](crate::SwapArea::free), so that freeing one twice cannot be written
-/// down. An entry that is merely dropped leaks its slot until the area is made anew.
+/// down; [`SwapArea::dup`](crate::SwapArea::dup) makes another owner of the same slot. An entry that is merely dropped leaks its slot until the area is made anew.
 ///
 /// ```
 /// use swapspace::SwapEntry;

@@ -70,6 +70,7 @@ mod backend;
 mod budget;
 mod conformance;
 mod entry;
+mod header;
 mod histogram;
 mod pager;
 mod slots;
@@ -86,6 +87,7 @@ pub use backend::{RamError, RamSpace};
 pub use budget::TableSizes;
 pub use conformance::{Clause, Report, Violation, conformance};
 pub use entry::{SlotRun, SwapEntry};
+pub use header::{BadPages, HeaderError, SwapHeader};
 pub use histogram::Histogram;
 pub use pager::{
     Access, Arrival, End, EvictionNode, EvictionPages, EvictionPolicy, ExplicitTable, FaultEntry,
@@ -93,4 +95,5 @@ pub use pager::{
     PagerEvent, PagerStats, PagerTables, PinError, RequestEntry, S3Fifo, SecondChance, Stall,
     StallReason,
 };
+pub use slots::DupError;
 pub use time::Instant;

@@ -1,8 +1,17 @@
-//! The slot map: which slots of an area are taken.
+//! The slot map: which slots of an area are taken, and by how many owners.
 //!
 //! A bitmap with summaries: a bit of level `k + 1` says that a word of level `k` is full, so that a
 //! free slot is found in a bounded number of steps however full the map is. Allocation is next-fit
 //! in clusters of 32 slots: pages that are written out one after the other lie one after the other.
+//!
+//! # How large it is
+//!
+//! A cluster has a word of the bitmap and six *planes*: bit `i` of plane `p` is bit `p` of the
+//! number that belongs to its slot `i`. Five planes count owners, the sixth marks slots that are to
+//! be retired. With the summaries, a word in 31 of the level below, that is 7 + 1/31 bits, less
+//! than a byte for each slot; the last word of each level is rounded up, at most 14 words in all.
+
+use core::fmt;
 
 use crate::SlotRun;
 
@@ -12,26 +21,42 @@ const MAX_LEVELS: usize = 7;
 /// Runs that one allocation looks at before it takes the longest that it saw.
 const PROBES: usize = 8;
 
-/// Words of a map of `slots` slots: one bit for each, and summaries (about 3 per cent).
+/// Planes that count owners.
+const COUNTING: usize = 5;
+
+/// The plane of slots whose last owner retires them.
+const DOOMED: usize = COUNTING;
+
+/// Words of a cluster beside the bitmap's.
+const PLANES: usize = COUNTING + 1;
+
+/// The most owners of one slot.
+const MAX_OWNERS: u32 = (1 << COUNTING) - 1;
+
+/// Words of a map of `slots` slots.
 pub(crate) const fn map_len(slots: u32) -> usize {
-    let mut words = slots.div_ceil(32) as usize;
+    let clusters = slots.div_ceil(32) as usize;
+    let mut words = clusters;
     let mut total = words;
     while words > 1 {
         words = words.div_ceil(32);
         total += words;
     }
-    total
+    total + clusters * PLANES
 }
 
 pub(crate) struct SlotMap<'m> {
     words: &'m mut [u32],
-    /// Where each level starts; `starts[levels]` is the end of the last.
+    /// Where each level starts; `starts[levels]` is the end of the last, where the planes start.
     starts: [usize; MAX_LEVELS + 1],
     levels: usize,
     slots: u32,
     cursor: u32,
     free: u32,
     retired: u32,
+    /// Words that were looked at or changed.
+    #[cfg(test)]
+    touched: core::cell::Cell<u64>,
 }
 
 impl<'m> SlotMap<'m> {
@@ -45,6 +70,8 @@ impl<'m> SlotMap<'m> {
             cursor: 0,
             free: 0,
             retired: 0,
+            #[cfg(test)]
+            touched: core::cell::Cell::new(0),
         }
     }
 
@@ -111,44 +138,120 @@ impl<'m> SlotMap<'m> {
             }
             from = start + run;
         }
-        for slot in first..first + len {
-            self.set(slot);
-        }
+        // A run lies within a cluster.
+        let bits = (!0 >> (32 - len)) << (first % 32);
+        self.set(first, bits);
+        *self.word_mut(self.plane(first, 0)) |= bits;
         self.free -= len;
         self.cursor = first + len;
         Some(SlotRun::new(first, len))
     }
 
-    /// Gives a slot back. O(log32 slots).
+    /// Takes a slot that is free out of use. Whether it was free. O(log32 slots).
+    pub(crate) fn withdraw(&mut self, slot: u32) -> bool {
+        let bit = 1 << (slot % 32);
+        let free = slot < self.slots && self.word(slot as usize / 32) & bit == 0;
+        if free {
+            self.set(slot, bit);
+            self.free -= 1;
+            self.retired += 1;
+        }
+        free
+    }
+
+    /// Adds an owner. O(1).
     ///
     /// # Panics
     ///
-    /// If the slot is not taken: its entry came from another area.
+    /// If the slot has no owner: its entry came from another area.
+    pub(crate) fn dup(&mut self, slot: u32) -> Result<(), DupError> {
+        let owners = self.owners(slot);
+        if owners == MAX_OWNERS {
+            return Err(DupError::TooManyOwners);
+        }
+        self.set_owners(slot, owners + 1);
+        Ok(())
+    }
+
+    /// Owners of a slot, one at least. O(1).
+    ///
+    /// # Panics
+    ///
+    /// As [`dup`](Self::dup).
+    pub(crate) fn owners(&self, slot: u32) -> u32 {
+        let mut owners = 0;
+        if slot < self.slots {
+            for plane in 0..COUNTING {
+                let word = self.word(self.plane(slot, plane));
+                owners |= (word >> (slot % 32) & 1) << plane;
+            }
+        }
+        assert!(owners > 0, "slot {slot} is not allocated in this area");
+        owners
+    }
+
+    /// Takes an owner away; the last one gives the slot back. O(log32 slots).
+    ///
+    /// # Panics
+    ///
+    /// As [`dup`](Self::dup).
     pub(crate) fn free(&mut self, slot: u32) {
-        self.assert_taken(slot);
-        self.clear(slot);
-        self.free += 1;
+        let owners = self.owners(slot) - 1;
+        self.set_owners(slot, owners);
+        if owners > 0 {
+            return;
+        }
+        let (doomed, bit) = (self.plane(slot, DOOMED), 1 << (slot % 32));
+        if self.word(doomed) & bit != 0 {
+            *self.word_mut(doomed) &= !bit;
+            self.retired += 1;
+        } else {
+            self.clear(slot);
+            self.free += 1;
+        }
     }
 
-    /// Never gives the slot out again.
+    /// As [`free`](Self::free), but the slot is never given out again, once its last owner goes.
     ///
     /// # Panics
     ///
-    /// As [`free`](Self::free).
+    /// As [`dup`](Self::dup).
     pub(crate) fn retire(&mut self, slot: u32) {
-        self.assert_taken(slot);
-        self.retired += 1;
+        if slot < self.slots {
+            *self.word_mut(self.plane(slot, DOOMED)) |= 1 << (slot % 32);
+        }
+        self.free(slot);
     }
 
-    fn assert_taken(&self, slot: u32) {
-        let taken = slot < self.slots && self.words[slot as usize / 32] & (1 << (slot % 32)) != 0;
-        assert!(taken, "slot {slot} is not allocated in this area");
+    /// Where the word of a plane is, for the cluster of a slot.
+    fn plane(&self, slot: u32, plane: usize) -> usize {
+        self.starts[self.levels] + slot as usize / 32 * PLANES + plane
+    }
+
+    fn set_owners(&mut self, slot: u32, owners: u32) {
+        for plane in 0..COUNTING {
+            let word = self.word_mut(self.plane(slot, plane));
+            *word &= !(1 << (slot % 32));
+            *word |= (owners >> plane & 1) << (slot % 32);
+        }
+    }
+
+    fn word(&self, index: usize) -> u32 {
+        #[cfg(test)]
+        self.touched.set(self.touched.get() + 1);
+        self.words[index]
+    }
+
+    fn word_mut(&mut self, index: usize) -> &mut u32 {
+        #[cfg(test)]
+        self.touched.set(self.touched.get() + 1);
+        &mut self.words[index]
     }
 
     /// Free slots from `slot` on, within its cluster.
     fn run_at(&self, slot: u32) -> u32 {
         let bit = slot % 32;
-        (self.words[slot as usize / 32] >> bit)
+        (self.word(slot as usize / 32) >> bit)
             .trailing_zeros()
             .min(32 - bit)
     }
@@ -163,7 +266,7 @@ impl<'m> SlotMap<'m> {
             }
             let word = self.starts[level] + index / 32;
             if word < self.starts[level + 1] {
-                let free = !self.words[word] & (!0 << (index % 32));
+                let free = !self.word(word) & (!0 << (index % 32));
                 if free != 0 {
                     index = index / 32 * 32 + free.trailing_zeros() as usize;
                     break;
@@ -175,20 +278,22 @@ impl<'m> SlotMap<'m> {
         // … and down to the first bit of what is not.
         while level > 0 {
             level -= 1;
-            let free = !self.words[self.starts[level] + index];
+            let free = !self.word(self.starts[level] + index);
             index = index * 32 + free.trailing_zeros() as usize;
         }
         u32::try_from(index).ok()
     }
 
-    fn set(&mut self, slot: u32) {
-        let mut index = slot as usize;
+    /// Marks slots of the cluster of `slot` as taken.
+    fn set(&mut self, slot: u32, bits: u32) {
+        let (mut index, mut bits) = (slot as usize / 32, bits);
         for level in 0..self.levels {
-            let word = &mut self.words[self.starts[level] + index / 32];
-            *word |= 1 << (index % 32);
+            let word = self.word_mut(self.starts[level] + index);
+            *word |= bits;
             if *word != !0 {
                 return;
             }
+            bits = 1 << (index % 32);
             index /= 32;
         }
     }
@@ -196,7 +301,7 @@ impl<'m> SlotMap<'m> {
     fn clear(&mut self, slot: u32) {
         let mut index = slot as usize;
         for level in 0..self.levels {
-            let word = &mut self.words[self.starts[level] + index / 32];
+            let word = self.word_mut(self.starts[level] + index / 32);
             let was_full = *word == !0;
             *word &= !(1 << (index % 32));
             if !was_full {
@@ -207,101 +312,24 @@ impl<'m> SlotMap<'m> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use alloc::collections::BTreeSet;
-    use alloc::vec;
-    use alloc::vec::Vec;
+/// Why a slot could not get another owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum DupError {
+    /// It has 31 already: copy the page instead.
+    TooManyOwners,
+}
 
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn with_map<T>(slots: u32, run: impl FnOnce(SlotMap<'_>) -> T) -> T {
-        let mut words = vec![0xdead_beef; map_len(slots)];
-        let mut map = SlotMap::new(&mut words);
-        map.reset(slots);
-        run(map)
-    }
-
-    #[test]
-    fn neighbours_in_time_are_neighbours_in_slots() {
-        with_map(256, |mut map| {
-            for i in 0..32 {
-                let run = map.alloc(8).unwrap();
-                assert_eq!((run.first().0, run.len()), (i * 8, 8));
-            }
-            assert_eq!(map.alloc(1), None);
-        });
-    }
-
-    #[test]
-    fn a_full_run_is_preferred_to_the_next_hole() {
-        with_map(128, |mut map| {
-            let _held: Vec<_> = map.alloc(8).unwrap().chain(map.alloc(3).unwrap()).collect();
-            let run = map.alloc(32).unwrap();
-            assert_eq!((run.first().0, run.len()), (32, 32));
-        });
-    }
-
-    #[test]
-    fn retired_slots_never_come_back() {
-        with_map(40, |mut map| {
-            let slots: Vec<u32> = core::iter::from_fn(|| map.alloc(1))
-                .map(|run| run.first().0)
-                .collect();
-            assert_eq!(slots.len(), 40);
-            for slot in slots {
-                if slot % 2 == 0 {
-                    map.retire(slot);
-                } else {
-                    map.free(slot);
-                }
-            }
-            assert_eq!((map.retired(), map.free_slots(), map.used()), (20, 20, 0));
-            while let Some(run) = map.alloc(8) {
-                assert_eq!((run.first().0 % 2, run.len()), (1, 1));
-            }
-        });
-    }
-
-    #[test]
-    #[should_panic(expected = "slot 3 is not allocated in this area")]
-    fn freeing_a_free_slot_is_detected() {
-        with_map(8, |mut map| map.free(3));
-    }
-
-    proptest! {
-        #[test]
-        fn agrees_with_a_set(
-            slots in prop_oneof![1u32..100, Just(32), Just(1024), 1000u32..5000],
-            ops in prop::collection::vec((any::<bool>(), 1u32..=8, any::<prop::sample::Index>()), 1..600),
-        ) {
-            with_map(slots, |mut map| {
-                let mut taken = BTreeSet::new();
-                for (alloc, want, which) in ops {
-                    if alloc || taken.is_empty() {
-                        let run = map.alloc(want);
-                        prop_assert_eq!(run.is_none(), taken.len() == slots as usize);
-                        for entry in run.into_iter().flatten() {
-                            prop_assert!(entry.slot().0 < slots);
-                            prop_assert!(taken.insert(entry.slot().0), "given out twice");
-                        }
-                    } else {
-                        let slot = *which.get(&taken.iter().collect::<Vec<_>>());
-                        let slot = *slot;
-                        map.free(slot);
-                        taken.remove(&slot);
-                    }
-                    prop_assert_eq!(map.used() as usize, taken.len());
-                }
-                // However the map got there, every free slot can still be found.
-                while let Some(run) = map.alloc(1) {
-                    prop_assert!(taken.insert(run.first().0));
-                }
-                prop_assert_eq!(taken.len(), slots as usize);
-                Ok(())
-            })?;
+impl fmt::Display for DupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DupError::TooManyOwners => f.write_str("the slot has too many owners"),
         }
     }
 }
+
+impl core::error::Error for DupError {}
+
+#[cfg(test)]
+mod tests;

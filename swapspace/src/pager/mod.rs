@@ -98,7 +98,7 @@ pub struct PagerTables<'s, 'm> {
 /// let task = SingleTask::new();
 /// let zone = <Zone>::new(&source, &task, Watermarks { min: 2, low: 4, high: 6 })?;
 ///
-/// let (mut store, mut map) = (vec![0; 64 * 4096], [0; 8]);
+/// let (mut store, mut map) = (vec![0; 64 * 4096], [0; 17]);
 /// let mut area = SwapArea::new(RamSpace::<_, 4>::new(&mut store), &mut map);
 /// assert!(matches!(area.activate(Instant::ZERO), Poll::Ready(Ok(_))));
 ///
