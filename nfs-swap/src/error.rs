@@ -7,6 +7,7 @@ use swapspace::{ErrorKind, SpaceError};
 use crate::mount::MountStatus;
 use crate::nfs3::{FileKind, Nfsstat3};
 use crate::rpc::{RecordError, Reject};
+use crate::swapfile::{LeaseHolder, Owner};
 use crate::transport::LinkDown;
 use crate::xdr::XdrError;
 
@@ -134,6 +135,10 @@ pub enum Stage {
     Mount,
     /// Asking for the limits of the file system.
     Fsinfo,
+    /// Taking the lease of the file.
+    Lease,
+    /// Renewing the lease.
+    Renew,
     /// Looking the file up.
     Lookup,
     /// Asking for the size of the file.
@@ -150,6 +155,8 @@ pub enum Stage {
     Verify,
     /// Removing the file that we created.
     Remove,
+    /// Giving the lease back.
+    Release,
     /// Telling the server that the export is no longer in use.
     Unmount,
 }
@@ -160,6 +167,8 @@ impl fmt::Display for Stage {
             Stage::Portmap => "asking the portmapper",
             Stage::Mount => "mounting the export",
             Stage::Fsinfo => "asking for the server's limits",
+            Stage::Lease => "taking the lease of the swap file",
+            Stage::Renew => "renewing the lease of the swap file",
             Stage::Lookup => "looking up the swap file",
             Stage::Getattr => "asking for the swap file's attributes",
             Stage::Access => "asking for access to the swap file",
@@ -168,6 +177,7 @@ impl fmt::Display for Stage {
             Stage::Preallocate => "filling the swap file",
             Stage::Verify => "checking the swap file",
             Stage::Remove => "removing the swap file",
+            Stage::Release => "giving back the lease of the swap file",
             Stage::Unmount => "unmounting the export",
         })
     }
@@ -253,6 +263,21 @@ pub enum SwapFileError {
     },
     /// The server does not let us read and write the file.
     NoAccess,
+    /// Another machine swaps to the file, or another swap file of this system.
+    InUse {
+        /// Which machine.
+        owner: Owner,
+        /// Which boot of it.
+        boot_id: u128,
+    },
+    /// The lease file beside the swap file says nobody's name, and has not for a while.
+    LeaseUnclear,
+    /// The lease of an active swap file was found in other hands: what is in the file may be another
+    /// machine's now.
+    LeaseLost {
+        /// Whose, if it says.
+        to: Option<LeaseHolder>,
+    },
     /// A request to an active swap file failed.
     Request(RequestError),
     /// The swap file is being put away.
@@ -323,6 +348,28 @@ impl fmt::Display for SwapFileError {
                 "the server does not grant read and write access to the swap file; check its \
                  owner and mode, the uid, and that the export is writable",
             ),
+            SwapFileError::InUse { owner, boot_id } => write!(
+                f,
+                "the swap file is in use by {}; deactivate it there, or, if that machine is gone, \
+                 remove FILE.lease or take it over with LeasePolicy::TakeOver",
+                LeaseHolder {
+                    owner: *owner,
+                    boot_id: *boot_id
+                }
+            ),
+            SwapFileError::LeaseUnclear => f.write_str(
+                "the lease of the swap file names no holder; make sure that no machine uses the \
+                 file, and remove FILE.lease",
+            ),
+            SwapFileError::LeaseLost { to: Some(holder) } => write!(
+                f,
+                "the lease of the swap file was taken over by {holder}; deactivate the file here, \
+                 and trust no page of it"
+            ),
+            SwapFileError::LeaseLost { to: None } => f.write_str(
+                "the lease of the swap file is gone; deactivate the file, and find out who \
+                 removed FILE.lease",
+            ),
             SwapFileError::Request(error) => write!(f, "{error}"),
             SwapFileError::Deactivating => {
                 f.write_str("the swap file is being put away; activate it again afterwards")
@@ -366,7 +413,10 @@ impl SpaceError for SwapFileError {
             | SwapFileError::Holes { .. } => ErrorKind::NoSpace,
             SwapFileError::BadReply { .. } => ErrorKind::Corrupt,
             SwapFileError::Deactivating => ErrorKind::Cancelled,
-            SwapFileError::NotRegular(_) => ErrorKind::Denied,
+            SwapFileError::LeaseLost { .. } => ErrorKind::Gone,
+            SwapFileError::NotRegular(_)
+            | SwapFileError::InUse { .. }
+            | SwapFileError::LeaseUnclear => ErrorKind::Denied,
             SwapFileError::Rpc { .. }
             | SwapFileError::NotRegistered { .. }
             | SwapFileError::TransferTooSmall { .. } => ErrorKind::Io,

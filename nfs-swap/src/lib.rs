@@ -81,6 +81,8 @@
 //!   half-received reply or a half-sent record could still touch them.
 //! - **Order** (S8): demand before reclaim before prefetch before writeback, at each record. What
 //!   has been given to the transport is past that: keep its send buffer small.
+//! - **Exclusive use** (S6): with a [lease](LeaseConfig), a file that another machine swaps to is
+//!   refused by name.
 //! - **Flows** (S7): over smoltcp, each connection is tagged VMIO before its SYN.
 //!
 //! What it cannot prevent: a write may be carried out later than its client believes by a server
@@ -122,8 +124,10 @@ pub use ablation::Mechanism;
 pub use client::{CallError, Client, ClientConfig};
 pub use error::{ProtocolError, RequestError, Stage, SwapFileError};
 pub use stats::Stats;
-pub use swapfile::{FileMode, SwapFile, SwapFileConfig};
-pub use url::{NFS_PORT, SwapUrl, UrlError};
+pub use swapfile::{
+    FileMode, LeaseConfig, LeaseHolder, LeasePolicy, OWNER_MAX, Owner, SwapFile, SwapFileConfig,
+};
+pub use url::{FILE_MAX, NFS_PORT, SwapUrl, UrlError};
 
 /// The examples of the workspace's README, compiled.
 #[cfg(all(doctest, feature = "std", feature = "smoltcp"))]

@@ -7,10 +7,12 @@ use core::fmt;
 use core::time::Duration;
 
 use crate::mount::PATH_MAX;
-use crate::nfs3::NAME_MAX;
 
 /// The port of NFS where the URL names none.
 pub const NFS_PORT: u16 = 2049;
+
+/// The longest name of a swap file, in bytes.
+pub const FILE_MAX: usize = 128;
 
 /// Why a URL is not understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +100,7 @@ impl<'a> SwapUrl<'a> {
             return Err(UrlError::Path);
         }
         let export = if export.is_empty() { "/" } else { export };
-        if export.len() > PATH_MAX || file.len() > NAME_MAX {
+        if export.len() > PATH_MAX || file.len() > FILE_MAX {
             return Err(UrlError::TooLong);
         }
         let mut url = SwapUrl {

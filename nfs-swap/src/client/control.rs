@@ -170,6 +170,12 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
         Poll::Ready(decode::<P>(&self.control.buf))
     }
 
+    /// Forgets the call, whatever its state; half sent, it costs the connection.
+    pub(crate) fn abandon_call(&mut self) {
+        self.broken |= self.control.phase == Phase::Sending;
+        self.control.phase = Phase::Idle;
+    }
+
     /// Forgets the call. If it is under way, reset the connection first.
     pub fn cancel_call(&mut self) {
         self.control.phase = Phase::Idle;

@@ -4,8 +4,8 @@
 //! [`Read::decode`] too, so that the payload moves between socket and frame without a stop.
 
 use super::types::{
-    Fattr3, Fh, NAME_MAX, Nfsstat3, Sattr3, StableHow, WriteVerifier, size_of_post_op_attr,
-    size_of_wcc_data, skip_post_op_attr, skip_wcc_data,
+    Fattr3, Fh, NAME_MAX, NfsTime3, Nfsstat3, Sattr3, StableHow, WriteVerifier,
+    size_of_post_op_attr, size_of_wcc_data, skip_post_op_attr, skip_wcc_data,
 };
 use crate::rpc::{Procedure, Program};
 use crate::xdr::{Reader, Writer, XdrError};
@@ -56,13 +56,16 @@ impl Procedure for Getattr<'_> {
     }
 }
 
-/// SETATTR: changes attributes, without a guard.
+/// SETATTR: changes attributes.
 #[derive(Debug, Clone, Copy)]
 pub struct Setattr<'a> {
     /// The file.
     pub file: &'a Fh,
     /// What to change.
     pub attributes: Sattr3,
+    /// Only if the file was last changed then; else the answer is [`Nfsstat3::NotSync`]. Of several
+    /// callers with the same guard, one succeeds.
+    pub guard: Option<NfsTime3>,
 }
 
 impl Procedure for Setattr<'_> {
@@ -73,7 +76,11 @@ impl Procedure for Setattr<'_> {
     fn encode(&self, writer: &mut Writer<'_>) -> Result<(), XdrError> {
         self.file.emit(writer)?;
         self.attributes.emit(writer)?;
-        writer.bool(false)
+        writer.bool(self.guard.is_some())?;
+        self.guard.map_or(Ok(()), |ctime| {
+            writer.u32(ctime.seconds)?;
+            writer.u32(ctime.nanoseconds)
+        })
     }
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self::Reply, XdrError> {

@@ -7,8 +7,9 @@ use crate::xdr::{Reader, Writer, XdrError};
 /// The longest file handle, in bytes (`NFS3_FHSIZE`).
 pub const FH_MAX: usize = 64;
 
-/// The longest file name that this crate sends, in bytes.
-pub const NAME_MAX: usize = 128;
+/// The longest file name that this crate sends, in bytes: that of a swap file, and the suffix of
+/// its lease.
+pub const NAME_MAX: usize = 134;
 
 /// Names one boot of a server: when it changes, unstable writes may be lost (RFC 1813 section
 /// 3.3.7).
@@ -19,6 +20,9 @@ pub type WriteVerifier = [u8; 8];
 pub struct Fh(heapless::Vec<u8, FH_MAX>);
 
 impl Fh {
+    /// The handle of nothing.
+    pub(crate) const EMPTY: Fh = Fh(heapless::Vec::new());
+
     /// A handle of these bytes; `None` beyond [`FH_MAX`].
     #[must_use]
     pub fn new(bytes: &[u8]) -> Option<Self> {
@@ -259,6 +263,18 @@ pub struct Fattr3 {
     pub size: u64,
     /// Bytes of storage in use; less than `size` when there are holes.
     pub used: u64,
+    /// When the file or its attributes changed last, by the server's clock.
+    pub ctime: NfsTime3,
+}
+
+/// A time of a file (`nfstime3`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct NfsTime3 {
+    /// Seconds since 1970.
+    pub seconds: u32,
+    /// And nanoseconds.
+    pub nanoseconds: u32,
 }
 
 /// Bytes of a `fattr3` on the wire.
@@ -275,11 +291,18 @@ impl Fattr3 {
         let kind = FileKind::parse(&mut fields)?;
         let mode = fields.u32()?;
         let _nlink_uid_gid = fields.take(12)?;
+        let (size, used) = (fields.u64()?, fields.u64()?);
+        let _device_file_system_file = fields.take(24)?;
+        let _atime_mtime = fields.take(16)?;
         Ok(Fattr3 {
             kind,
             mode,
-            size: fields.u64()?,
-            used: fields.u64()?,
+            size,
+            used,
+            ctime: NfsTime3 {
+                seconds: fields.u32()?,
+                nanoseconds: fields.u32()?,
+            },
         })
     }
 }
@@ -290,6 +313,14 @@ pub(super) fn skip_post_op_attr(reader: &mut Reader<'_>) -> Result<(), XdrError>
         reader.take(FATTR3_LEN)?;
     }
     Ok(())
+}
+
+/// Reads a `post_op_attr`.
+pub(super) fn post_op_attr(reader: &mut Reader<'_>) -> Result<Option<Fattr3>, XdrError> {
+    match reader.bool()? {
+        true => Fattr3::parse(reader).map(Some),
+        false => Ok(None),
+    }
 }
 
 /// Skips a `post_op_attr`, but for the size of the file.

@@ -2,10 +2,10 @@
 
 use core::time::Duration;
 
+use super::lease::LeaseConfig;
 use crate::client::ClientConfig;
 use crate::mount::PATH_MAX;
-use crate::nfs3::NAME_MAX;
-use crate::url::{SwapUrl, UrlError};
+use crate::url::{FILE_MAX, SwapUrl, UrlError};
 
 /// What to do about a swap file that does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct SwapFileConfig {
     /// Path of the export.
     pub export: heapless::String<PATH_MAX>,
     /// Name of the file in it.
-    pub file: heapless::String<NAME_MAX>,
+    pub file: heapless::String<FILE_MAX>,
     /// Port of NFS. If neither port is given, the portmapper is asked for both.
     pub port: Option<u16>,
     /// Port of MOUNT; that of NFS unless given.
@@ -54,6 +54,10 @@ pub struct SwapFileConfig {
     pub allow_holes: bool,
     /// How long activation and deactivation wait for the next sign of progress: 10 s by default.
     pub activation_timeout: Duration,
+    /// The lease that keeps other machines off the file. `None` by default, because it takes a name
+    /// and a boot id, which only the caller has; give them wherever the file could be reached by a
+    /// second machine. Two that swap to one file destroy each other's memory.
+    pub lease: Option<LeaseConfig>,
     /// How requests behave.
     pub client: ClientConfig,
 }
@@ -80,6 +84,7 @@ impl SwapFileConfig {
             remove_on_deactivate: false,
             allow_holes: false,
             activation_timeout: Duration::from_secs(10),
+            lease: None,
             client,
         })
     }

@@ -1,6 +1,7 @@
 //! A file on an NFS server as an address space.
 
 mod config;
+mod lease;
 mod setup;
 mod wire;
 
@@ -21,6 +22,8 @@ use setup::{Leftover, Progress, Setup};
 use wire::Wire;
 
 pub use config::{FileMode, SwapFileConfig};
+use lease::Own;
+pub use lease::{LeaseConfig, LeaseHolder, LeasePolicy, OWNER_MAX, Owner};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -90,7 +93,13 @@ impl<F: PageFrame, T: Transport, const N: usize> SwapFile<F, T, N> {
         SwapFile {
             client: Client::new(config.client.clone()),
             wire: Wire::new(transport, config.client.rpc_timeout),
-            setup: Setup::new(&config, Ablation::NONE, Leftover::Nothing, Instant::ZERO),
+            setup: Setup::new(
+                &config,
+                Ablation::NONE,
+                Leftover::Nothing,
+                Own::Nothing,
+                Instant::ZERO,
+            ),
             state: State::Idle,
             ablation: Ablation::NONE,
             config,
@@ -115,6 +124,42 @@ impl<F: PageFrame, T: Transport, const N: usize> SwapFile<F, T, N> {
     /// Why the connection was lost the last time, if it ever was.
     pub const fn last_loss(&self) -> Option<LinkDown> {
         self.wire.lost
+    }
+
+    /// Who had left the lease behind that the present activation took over: this machine, before it
+    /// crashed, or another one, where the [policy](LeaseConfig::policy) allows that.
+    pub const fn lease_taken_from(&self) -> Option<LeaseHolder> {
+        self.setup.lease_taken_from()
+    }
+
+    /// Looks whether the [lease](LeaseConfig) is still ours, and moves its counter on, so that others
+    /// see that we live. Call it as often as [`renews_every`](LeaseConfig::renews_every) promises,
+    /// and each time until it is `Ready`; poll it with the swap file, whose requests it neither
+    /// delays nor waits for (S5). As long as the server is away, it is pending. Without a lease, or
+    /// while inactive, there is nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// After [`SwapFileError::LeaseLost`] the file takes no more requests: deactivate it. After any
+    /// other error the lease is as it was; try again.
+    pub fn renew_lease(&mut self, now: Instant) -> Poll<Result<(), SwapFileError>> {
+        let (State::Active { .. }, Some(ours)) = (self.state, &self.config.lease) else {
+            return Poll::Ready(Ok(()));
+        };
+        if let Some(lost) = self.setup.lease_lost() {
+            return Poll::Ready(Err(lost));
+        }
+        loop {
+            if let Poll::Ready(result) = self.setup.renew_lease(&mut self.client, ours, now) {
+                if self.setup.lease_lost().is_some() {
+                    self.client.close();
+                }
+                return Poll::Ready(result);
+            }
+            if !self.wire.pump(&mut self.client, now) {
+                return Poll::Pending;
+            }
+        }
     }
 
     /// Switches a mechanism of this swap file or of its client off, for good; what concerns
@@ -210,6 +255,9 @@ impl<F: PageFrame, T: Transport, const N: usize> AddressSpace<F> for SwapFile<F,
     fn swap_activate(&mut self, now: Instant) -> Poll<Result<Geometry, SwapFileError>> {
         match &mut self.state {
             State::Active { users, geometry } => {
+                if let Some(lost) = self.setup.lease_lost() {
+                    return Poll::Ready(Err(lost));
+                }
                 *users += 1;
                 return Poll::Ready(Ok(*geometry));
             }
@@ -217,7 +265,8 @@ impl<F: PageFrame, T: Transport, const N: usize> AddressSpace<F> for SwapFile<F,
             State::Activating => {}
             State::Idle => {
                 let leftover = self.setup.leftover();
-                self.setup = Setup::new(&self.config, self.ablation, leftover, now);
+                let lease = self.setup.lease_left();
+                self.setup = Setup::new(&self.config, self.ablation, leftover, lease, now);
                 self.state = State::Activating;
             }
         }
@@ -267,7 +316,10 @@ impl<F: PageFrame, T: Transport, const N: usize> AddressSpace<F> for SwapFile<F,
             State::Activating | State::Deactivating if self.client.has_news() => {
                 Some(self.setup.started_at())
             }
-            State::Active { .. } => None,
+            State::Active { .. } if self.client.is_calling() && self.client.has_news() => {
+                Some(self.setup.started_at())
+            }
+            State::Active { .. } => self.setup.put_off_until(),
             State::Activating => Some(self.setup.wakes_at(&self.config)),
             State::Deactivating if self.client.in_flight() > 0 => None,
             State::Deactivating if self.client.is_calling() || self.setup.is_put_off() => {
@@ -291,6 +343,8 @@ impl<F: PageFrame, T: Transport, const N: usize> AddressSpace<F> for SwapFile<F,
                 return Poll::Ready(Ok(()));
             }
             State::Active { .. } => {
+                // A renewal that nobody will ask for any more.
+                self.client.abandon_call();
                 self.setup.put_away(&self.config, now);
                 self.state = State::Deactivating;
             }

@@ -1,10 +1,13 @@
 //! The steps from an export's path to a file that can be swapped to, and back again.
 
+mod leasing;
+
 use core::task::{Poll, ready};
 
 use swapspace::{CLUSTER_FRAMES, Geometry, Instant, PageFrame};
 
 use super::config::{FileMode, SwapFileConfig};
+use super::lease::Own;
 use crate::ablation::{Ablation, Mechanism};
 use crate::client::{CallError, Client};
 use crate::error::{ProtocolError, RequestError, Stage, SwapFileError};
@@ -16,6 +19,7 @@ use crate::nfs3::{
 use crate::portmap::{self, GetPort};
 use crate::rpc::Procedure;
 use crate::url::NFS_PORT;
+use leasing::Leasing;
 
 /// Only its owner may read what was in memory.
 const SWAP_FILE_MODE: u32 = 0o600;
@@ -70,6 +74,7 @@ pub(super) struct Setup {
     ready: bool,
     /// What the activation before this one left behind.
     leftover: Leftover,
+    lease: Leasing,
     /// The file is removed in order to be made afresh.
     anew: bool,
     /// Which has happened: the file is filled more gently now.
@@ -92,6 +97,7 @@ impl Setup {
         config: &SwapFileConfig,
         ablation: Ablation,
         leftover: Leftover,
+        lease: Own,
         now: Instant,
     ) -> Self {
         let nfs_port = config.port.or(config.mount_port.map(|_| NFS_PORT));
@@ -116,6 +122,7 @@ impl Setup {
             creating: false,
             ready: false,
             leftover,
+            lease: Leasing::new(lease),
             anew: false,
             gentle: false,
             zeros_submitted: 0,
@@ -141,6 +148,11 @@ impl Setup {
         }
     }
 
+    /// What of the lease is ours, or may be, now that everything has ended.
+    pub(super) const fn lease_left(&self) -> Own {
+        self.lease.own()
+    }
+
     /// Activation has ended well.
     pub(super) const fn set_ready(&mut self) {
         self.ready = true;
@@ -153,7 +165,7 @@ impl Setup {
             if remove {
                 Stage::Remove
             } else {
-                Stage::Unmount
+                self.farewell()
             },
             now,
         );
@@ -165,10 +177,18 @@ impl Setup {
             if self.created {
                 Stage::Remove
             } else {
-                Stage::Unmount
+                self.farewell()
             },
             now,
         );
+    }
+
+    /// What is left to do when the file is as it is to be.
+    const fn farewell(&self) -> Stage {
+        match self.lease.is_held() {
+            true => Stage::Release,
+            false => Stage::Unmount,
+        }
     }
 
     pub(super) const fn stage(&self) -> Stage {
@@ -199,6 +219,9 @@ impl Setup {
             + match self.stage {
                 // A courtesy; not worth a long wait.
                 Stage::Unmount => config.client.rpc_timeout.min(config.activation_timeout),
+                Stage::Release if self.failure.is_some() => {
+                    config.client.rpc_timeout.min(config.activation_timeout)
+                }
                 _ => config.activation_timeout,
             }
     }
@@ -206,6 +229,11 @@ impl Setup {
     /// Whether it waits because the server asked for time.
     pub(super) const fn is_put_off(&self) -> bool {
         self.not_before.is_some()
+    }
+
+    /// Until when the server asked to be left alone.
+    pub(super) const fn put_off_until(&self) -> Option<Instant> {
+        self.not_before
     }
 
     /// When to go on at the latest.
@@ -253,9 +281,12 @@ impl Setup {
         let failed_before = self.failure.is_some();
         let next = match self.stage {
             Stage::Unmount => return Progress::Finished(self.failure.map_or(Ok(()), Err)),
-            Stage::Remove if !failed_before => Some(Stage::Unmount),
-            Stage::Remove => None,
-            _ => self.created.then_some(Stage::Remove),
+            // What is left there is protected by the lease, until an activation makes it afresh.
+            Stage::Remove if !failed_before && self.ready => Some(self.farewell()),
+            Stage::Remove | Stage::Release if !failed_before => Some(Stage::Unmount),
+            Stage::Remove | Stage::Release => None,
+            _ if self.created => Some(Stage::Remove),
+            _ => self.lease.is_held().then_some(Stage::Release),
         };
         let error = *self.failure.get_or_insert(error);
         match next {
@@ -268,6 +299,9 @@ impl Setup {
     }
 
     fn enter(&mut self, stage: Stage, now: Instant) {
+        if self.stage != stage {
+            self.lease.enter(stage);
+        }
         self.stage = stage;
         self.moved_at = now;
         self.not_before = None;
@@ -288,8 +322,9 @@ impl Setup {
             Stage::Fsinfo => {
                 self.limits = ready!(self.nfs_call(client, &Fsinfo { root }, now))?;
                 self.check_limits(config)?;
-                Stage::Lookup
+                Stage::Lease
             }
+            Stage::Lease => ready!(self.take_lease(client, config, now))?,
             Stage::Lookup => {
                 let found = ready!(self.try_nfs_call(client, &Lookup { dir: root, name }, now))?;
                 match found {
@@ -314,7 +349,15 @@ impl Setup {
                     mode: None,
                     size: Some(config.size()),
                 };
-                ready!(self.nfs_call(client, &Setattr { file, attributes }, now))?;
+                ready!(self.nfs_call(
+                    client,
+                    &Setattr {
+                        file,
+                        attributes,
+                        guard: None
+                    },
+                    now
+                ))?;
                 Stage::Preallocate
             }
             Stage::Preallocate => {
@@ -348,16 +391,20 @@ impl Setup {
             Stage::Remove => {
                 ready!(self.remove(client, config, now))?;
                 if self.failure.is_some() {
-                    return Poll::Ready(Ok(None));
+                    let release = self.lease.is_held().then_some(Stage::Release);
+                    return Poll::Ready(Ok(release));
                 }
                 if core::mem::take(&mut self.anew) {
                     self.gentle = true;
                     (self.zeros_submitted, self.zeros_done) = (0, 0);
                     Stage::Create
                 } else {
-                    Stage::Unmount
+                    self.farewell()
                 }
             }
+            Stage::Release => return self.release_lease(client, config, now),
+            // Renewal has a driver of its own.
+            Stage::Renew => return Poll::Ready(Ok(None)),
             Stage::Unmount => {
                 if self.root != Fh::default() {
                     let path = &config.export;

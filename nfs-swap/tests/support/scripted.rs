@@ -26,6 +26,8 @@ pub struct Call {
     pub offset: u64,
     pub count: u32,
     pub data: Vec<u8>,
+    /// All of its arguments, as they came.
+    pub arguments: Vec<u8>,
 }
 
 impl Call {
@@ -128,6 +130,7 @@ fn parse(connection: usize, body: &[u8]) -> Call {
         offset: 0,
         count: 0,
         data: vec![],
+        arguments: body[arguments..].to_vec(),
     };
     if call.is(READ) || call.is(WRITE) || call.is(COMMIT) {
         let after_handle = arguments + 4 + word(arguments) as usize;

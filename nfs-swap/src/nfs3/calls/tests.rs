@@ -72,10 +72,13 @@ proptest! {
         prop_assert_eq!((fh(&args.object.dir), &args.object.name.0.0[..]), (&handle[..], name.as_bytes()));
 
         let attributes = Sattr3 { mode: None, size: Some(size) };
-        let args: peer::SETATTR3args = arguments(&Setattr { file, attributes }, &[]);
+        let args: peer::SETATTR3args = arguments(&Setattr { file, attributes, guard: None }, &[]);
         prop_assert_eq!(args.new_attributes.size, peer::Nfs3Option::Some(size));
         prop_assert_eq!(args.new_attributes.mode, peer::Nfs3Option::None);
         prop_assert_eq!(args.guard, peer::Nfs3Option::None);
+        let guard = Some(NfsTime3 { seconds: 7, nanoseconds: count });
+        let args: peer::SETATTR3args = arguments(&Setattr { file, attributes, guard }, &[]);
+        prop_assert_eq!(args.guard, peer::Nfs3Option::Some(peer::nfstime3 { seconds: 7, nseconds: count }));
 
         let attributes = Sattr3 { mode: Some(0o600), size: None };
         let guarded = Create { dir: file, name: &name, how: CreateHow::Guarded, attributes };
