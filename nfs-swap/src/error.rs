@@ -11,7 +11,33 @@ use crate::swapfile::{LeaseHolder, Owner};
 use crate::transport::LinkDown;
 use crate::xdr::XdrError;
 
-/// Why a request failed. Its frames are as [`swapspace::Completion`] says.
+/// Why a request failed. Its frames are as [`swapspace::Completion`] says, and it can be submitted
+/// again: no error is remembered, except where somebody cut the file off.
+///
+/// What the server may say, and what comes of it:
+///
+/// | from the server | what is done | how the request ends | [kind](ErrorKind) |
+/// |---|---|---|---|
+/// | nothing, or the connection is lost | connects and asks again | [`TimedOut`](Self::TimedOut), or [`Unsent`](Self::Unsent) if nothing had left, by the deadline; never, with [`Timeouts::Hard`] | `TimedOut`, `Unsent` |
+/// | garbage | drops the connection, connects and asks again | as above | as above |
+/// | `JUKEBOX` | asks again after [`retry_delay`] | [`TimedOut`](Self::TimedOut) by the deadline | `TimedOut` |
+/// | `SERVERFAULT`, or `SYSTEM_ERR` of RPC | asks again after [`retry_delay`], [`fault_retries`] times | [`Nfs`](Self::Nfs), [`Rejected`](Self::Rejected) | `Io` |
+/// | `IO` | | [`Nfs`](Self::Nfs) | `Io` |
+/// | `NOSPC`, `DQUOT`, `FBIG` | | [`Nfs`](Self::Nfs) | `NoSpace` |
+/// | `ROFS` | | [`Nfs`](Self::Nfs) | `ReadOnly` |
+/// | `STALE`, `BADHANDLE`, `NOENT`, `NXIO`, `NODEV` | | [`Nfs`](Self::Nfs) | `Gone` |
+/// | `ACCES`, `PERM` | | [`Nfs`](Self::Nfs) | `Denied` |
+/// | any other status | | [`Nfs`](Self::Nfs) | `Io` |
+/// | RPC refuses the credential | | [`Rejected`](Self::Rejected) | `Denied` |
+/// | RPC refuses otherwise | | [`Rejected`](Self::Rejected) | `Io` |
+/// | less than a page, at the end of the file | | [`FileEnded`](Self::FileEnded) | `Gone` |
+/// | fewer bytes than asked for, otherwise | asks for the rest | | |
+///
+/// Where nothing is done, the server has decided, and another try is for the pager to judge.
+///
+/// [`retry_delay`]: crate::ClientConfig::retry_delay
+/// [`fault_retries`]: crate::ClientConfig::fault_retries
+/// [`Timeouts::Hard`]: crate::Timeouts::Hard
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]

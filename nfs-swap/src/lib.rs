@@ -77,13 +77,16 @@
 //!   ([stray](swapspace::Completion::stray)).
 //! - **Reads** (S4): a read completes when every byte of every frame came from the file; a file
 //!   that ends early is an error and not zeros.
-//! - **Deadlines**: every request ends by its deadline, and frames never come back while a
+//! - **Deadlines**: every request ends by its deadline, unless it is to wait for ever
+//!   ([`Timeouts::Hard`]), and frames never come back while a
 //!   half-received reply or a half-sent record could still touch them.
 //! - **Order** (S8): demand before reclaim before prefetch before writeback, at each record. What
 //!   has been given to the transport is past that: keep its send buffer small.
 //! - **Exclusive use** (S6): with a [lease](LeaseConfig), a file that another machine swaps to is
 //!   refused by name.
 //! - **Flows** (S7): over smoltcp, each connection is tagged VMIO before its SYN.
+//!
+//! What each error means is told with [`RequestError`].
 //!
 //! What it cannot prevent: a write may be carried out later than its client believes by a server
 //! that had read it and was merely slow, as with any NFS client. The pages of a pager are safe from
@@ -121,7 +124,7 @@ pub mod xdr;
 
 #[cfg(feature = "ablation")]
 pub use ablation::Mechanism;
-pub use client::{CallError, Client, ClientConfig};
+pub use client::{CallError, Client, ClientConfig, Timeouts};
 pub use error::{ProtocolError, RequestError, Stage, SwapFileError};
 pub use stats::Stats;
 pub use swapfile::{

@@ -32,6 +32,8 @@ pub struct Stats {
     pub verifier_changes: u64,
     /// Calls put off because the server asked for time (`NFS3ERR_JUKEBOX`).
     pub jukebox: u64,
+    /// Requests tried again after a fault of the server.
+    pub server_faults: u64,
     /// Requests that ended without an answer at their deadline.
     pub timed_out: u64,
     /// Bytes sent.
@@ -57,6 +59,7 @@ impl fmt::Display for Stats {
             ("commits", self.commits),
             ("verifier changes", self.verifier_changes),
             ("put off (jukebox)", self.jukebox),
+            ("server faults", self.server_faults),
             ("timed out", self.timed_out),
             ("bytes out", self.bytes_out),
             ("bytes in", self.bytes_in),

@@ -11,17 +11,20 @@ use core::time::Duration;
 use std::collections::HashSet;
 use std::sync::Mutex;
 
+use nfs_swap::mount::MountStatus;
 use nfs_swap::nfs3::{FileKind, Nfsstat3};
+use nfs_swap::rpc::Reject;
 use nfs_swap::transport::std::StdTcp;
 use nfs_swap::transport::{Link, LinkDown, Transport};
-use nfs_swap::{Stage, SwapFile, SwapFileConfig, SwapFileError};
+use nfs_swap::{RequestError, Stage, SwapFile, SwapFileConfig, SwapFileError, Timeouts};
 use support::scripted::{Answer, Call, READ, Scripted, WRITE, reply};
 use support::{
     Frame, Swap, activate, complete, config, deactivate, page, read, submit, swap, url, write,
 };
-use swapspace::{AddressSpace, ErrorKind, Instant, IoOp, SpaceError};
+use swapspace::{AddressSpace, ErrorKind, Instant, IoClass, IoOp, Slot, SpaceError, SwapIo};
 
 const NFS: u32 = 100_003;
+const MOUNT: u32 = 100_005;
 const FSINFO: u32 = 19;
 
 /// A swap file of 16 pages that does not wait for long.
@@ -545,4 +548,238 @@ fn a_file_whose_creation_had_to_be_asked_for_twice_is_ours() {
 fn activation_gives_a_busy_server_time() {
     let (_server, mut swap) = start(once(FSINFO, |_| Answer::Results(vec![10_008, 0])));
     survives(&mut swap);
+}
+
+/// The rows of the table at `RequestError` in which the server has decided.
+#[test]
+fn what_the_server_refuses_is_told_by_its_meaning_and_can_be_tried_again() {
+    for (code, kind) in [
+        (5, ErrorKind::Io),
+        (22, ErrorKind::Io),
+        (27, ErrorKind::NoSpace),
+        (28, ErrorKind::NoSpace),
+        (69, ErrorKind::NoSpace),
+        (30, ErrorKind::ReadOnly),
+        (2, ErrorKind::Gone),
+        (70, ErrorKind::Gone),
+        (10_001, ErrorKind::Gone),
+        (13, ErrorKind::Denied),
+        (1, ErrorKind::Denied),
+        (999, ErrorKind::Io),
+    ] {
+        let mut refused = HashSet::new();
+        let (_server, mut swap) = start(move |call| {
+            let first = (call.is(READ) || call.is(WRITE)) && refused.insert(call.procedure);
+            match first {
+                true if call.is(READ) => Answer::Results(vec![code, 0]),
+                true => Answer::Results(vec![code, 0, 0]),
+                false => Answer::Normal,
+            }
+        });
+        activate(&mut swap).unwrap();
+        for op in [IoOp::Write, IoOp::Read] {
+            submit(&mut swap, op, 3, [page(3, 1)]).unwrap();
+            let done = complete(&mut swap);
+            assert_eq!(done.result.unwrap_err().kind(), kind, "{code} {op:?}");
+            assert_eq!(done.io.frames[0], page(3, 1), "{code} {op:?}");
+            swap.submit(done.io, support::now()).unwrap();
+            assert_eq!(complete(&mut swap).result, Ok(()), "{code} {op:?}");
+        }
+        assert_eq!(swap.stats().resets, 0, "{code}: the connection is good");
+        deactivate(&mut swap).unwrap();
+    }
+}
+
+#[test]
+fn a_busy_server_is_asked_again_until_the_deadline() {
+    let mut busy = 3;
+    let (_server, mut swap) = start(move |call| match call.is(WRITE) && busy > 0 {
+        true => {
+            busy -= 1;
+            Answer::Results(vec![10_008, 0, 0])
+        }
+        false => Answer::Normal,
+    });
+    survives(&mut swap);
+    assert_eq!(swap.stats().jukebox, 3);
+
+    let (_server, mut swap) = start(|call| match call.is(READ) {
+        true => Answer::Results(vec![10_008, 0]),
+        false => Answer::Normal,
+    });
+    activate(&mut swap).unwrap();
+    assert_eq!(read(&mut swap, 3).unwrap_err().kind(), ErrorKind::TimedOut);
+    deactivate(&mut swap).unwrap();
+}
+
+/// A server that fails `faults` times over each READ and WRITE, in the way of NFS or in that of RPC.
+fn faulty(mut faults: u32, of_rpc: bool) -> impl FnMut(&Call) -> Answer {
+    move |call| match (call.is(READ) || call.is(WRITE)) && faults > 0 {
+        true => {
+            faults -= 1;
+            match of_rpc {
+                true => {
+                    let words = [0x8000_0018, call.xid, 1, 0, 0, 0, 5];
+                    Answer::Raw(words.map(u32::to_be_bytes).concat())
+                }
+                false if call.is(READ) => Answer::Results(vec![10_006, 0]),
+                false => Answer::Results(vec![10_006, 0, 0]),
+            }
+        }
+        false => Answer::Normal,
+    }
+}
+
+#[test]
+fn a_fault_of_the_server_is_tried_again_a_few_times() {
+    for of_rpc in [false, true] {
+        let (_server, mut swap) = start(faulty(3, of_rpc));
+        survives(&mut swap);
+        assert_eq!(swap.stats().server_faults, 3);
+
+        let (_server, mut swap) = start(faulty(4, of_rpc));
+        activate(&mut swap).unwrap();
+        let error = match of_rpc {
+            true => RequestError::Rejected(Reject::SystemError),
+            false => RequestError::Nfs(Nfsstat3::ServerFault),
+        };
+        let failed = write(&mut swap, 3, page(3, 1)).unwrap_err();
+        assert_eq!(failed, SwapFileError::Request(error));
+        assert_eq!(failed.kind(), ErrorKind::Io);
+        // The next request has all its tries.
+        assert_eq!(write(&mut swap, 3, page(3, 1)), Ok(()));
+        deactivate(&mut swap).unwrap();
+    }
+}
+
+#[test]
+fn what_rpc_refuses_is_told_by_its_meaning() {
+    for (words, kind) in [
+        // AUTH_TOOWEAK, and PROC_UNAVAIL.
+        (&[1, 1, 1, 5][..], ErrorKind::Denied),
+        (&[1, 0, 0, 0, 3], ErrorKind::Io),
+    ] {
+        let (_server, mut swap) = start(once(WRITE, move |call| {
+            let mark = 0x8000_0000 | (4 * (1 + words.len() as u32));
+            let record = [&[mark, call.xid], words].concat();
+            Answer::Raw(record.into_iter().flat_map(u32::to_be_bytes).collect())
+        }));
+        activate(&mut swap).unwrap();
+        let error = write(&mut swap, 3, page(3, 1)).unwrap_err();
+        assert_eq!(error.kind(), kind);
+        deactivate(&mut swap).unwrap();
+    }
+}
+
+/// Like [`start`], with requests that wait for ever.
+fn start_hard(script: impl FnMut(&Call) -> Answer + Send + 'static) -> (Scripted, Swap) {
+    let server = Scripted::start(script);
+    let (url, mut config) = impatient(&server);
+    config.client.timeouts = Timeouts::Hard;
+    config.client.deadline = Duration::from_millis(100);
+    config.client.rpc_timeout = Duration::from_millis(50);
+    (server, swap(&url, config))
+}
+
+#[test]
+fn a_hard_request_outlasts_a_server_that_is_silent_for_longer_than_any_deadline() {
+    let mut silences = 6;
+    let (_server, mut swap) = start_hard(move |call| match call.is(WRITE) && silences > 0 {
+        true => {
+            silences -= 1;
+            Answer::Silence
+        }
+        false => Answer::Normal,
+    });
+    survives(&mut swap);
+    // Each is a time-out of 50 ms, so that the deadline of 100 ms has passed.
+    assert_eq!(swap.stats().silences, 6);
+    assert_eq!(swap.stats().timed_out, 0);
+}
+
+#[test]
+fn a_hard_request_keeps_to_a_deadline_of_its_own() {
+    let (_server, mut swap) = start_hard(|call| match call.is(READ) {
+        true => Answer::Silence,
+        false => Answer::Normal,
+    });
+    activate(&mut swap).unwrap();
+    let frames = [page(1, 1)].into_iter().collect();
+    let io = SwapIo::new(IoOp::Read, Slot(1), IoClass::Demand, frames);
+    let deadline = support::now() + Duration::from_millis(20);
+    swap.submit(io.by(deadline), support::now()).unwrap();
+    let error = complete(&mut swap).result.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    deactivate(&mut swap).unwrap();
+}
+
+#[test]
+fn hard_requests_do_not_hold_up_activation_and_deactivation() {
+    let (_server, mut swap) = start_hard(|_| Answer::Silence);
+    assert_eq!(activate(&mut swap).unwrap_err().kind(), ErrorKind::TimedOut);
+
+    let (_server, mut swap) = start_hard(|call| match call.is(WRITE) {
+        true => Answer::Silence,
+        false => Answer::Normal,
+    });
+    activate(&mut swap).unwrap();
+    submit(&mut swap, IoOp::Write, 1, [page(1, 1)]).unwrap();
+    assert!(swap.swap_deactivate(support::now()).is_pending());
+    let done = complete(&mut swap);
+    assert_eq!(done.result.unwrap_err().kind(), ErrorKind::TimedOut);
+    assert_eq!(done.io.frames[0], page(1, 1));
+    deactivate(&mut swap).unwrap();
+}
+
+#[test]
+fn every_refusal_of_mount_is_named() {
+    for (code, status) in [
+        (1, MountStatus::Perm),
+        (2, MountStatus::NoEnt),
+        (5, MountStatus::Io),
+        (13, MountStatus::Acces),
+        (20, MountStatus::NotDir),
+        (22, MountStatus::Inval),
+        (63, MountStatus::NameTooLong),
+        (10_004, MountStatus::NotSupp),
+        (10_006, MountStatus::ServerFault),
+        (77, MountStatus::Other(77)),
+    ] {
+        let (_server, mut swap) = start(move |_| Answer::Results(vec![code]));
+        assert_eq!(activate(&mut swap), Err(SwapFileError::Mount(status)));
+    }
+}
+
+#[test]
+fn an_export_that_wants_kerberos_is_refused() {
+    let flavours = |offered: &'static [u32]| {
+        move |call: &Call| match (call.program, call.procedure) {
+            (MOUNT, 1) => {
+                let head = [0, 4, 9, offered.len() as u32];
+                Answer::Results([&head, offered].concat())
+            }
+            _ => Answer::Normal,
+        }
+    };
+    let (_server, mut swap) = start(flavours(&[390_003, 390_005]));
+    assert_eq!(activate(&mut swap), Err(SwapFileError::NoAuthSys));
+    let (_server, mut swap) = start(flavours(&[390_003, 1]));
+    survives(&mut swap);
+}
+
+#[test]
+fn the_server_is_told_of_deactivation_and_need_not_answer() {
+    let told = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&told);
+    let (_server, mut swap) = start(move |call| match (call.program, call.procedure) {
+        (MOUNT, 3) => {
+            // Of the export, and nothing else.
+            assert_eq!(call.arguments, b"\0\0\0\x07/export\0");
+            *count.lock().unwrap() += 1;
+            Answer::Silence
+        }
+        _ => Answer::Normal,
+    });
+    survives(&mut swap);
+    assert!(*told.lock().unwrap() >= 1);
 }

@@ -34,8 +34,22 @@ const BACKOFF_MAX: u32 = 64;
 /// A call that was lost alone, while others are answered, is given this many times the patience.
 const FORGOTTEN: u32 = 8;
 
-/// When a call is due that is never to be made.
+/// When a call is due that is never to be made, or a request that is to wait for ever.
 const END_OF_TIME: Instant = Instant::from_micros(u64::MAX);
+
+/// What the end of a request's time is. Activation and deactivation end in either case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Timeouts {
+    /// Every request ends within [`ClientConfig::deadline`], as an error if need be.
+    #[default]
+    Soft,
+    /// A request waits for the server for ever, unless it has a
+    /// [deadline of its own](swapspace::SwapIo::deadline), or the file is put away: then it ends
+    /// within [`ClientConfig::deadline`]. For machines that cannot go on without their pages
+    /// anyhow. Whatever the server refuses ends at once, as ever.
+    Hard,
+}
 
 /// How a client behaves. [`Default`] suits a server on the local network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,11 +58,17 @@ pub struct ClientConfig {
     pub credential: Credential,
     /// How long a request may take in all, reconnecting included: 30 s by default.
     pub deadline: Duration,
+    /// Whether requests end by `deadline` at all: [`Timeouts::Soft`] by default.
+    pub timeouts: Timeouts,
     /// How long a connection may be silent while a reply is due, before it is dropped; doubles
     /// with every silence in a row, up to 64 times and up to half of `deadline`: 2 s by default.
     pub rpc_timeout: Duration,
-    /// How long to wait after `NFS3ERR_JUKEBOX`: 100 ms by default.
+    /// How long to wait after `NFS3ERR_JUKEBOX`, and before another try after a fault of the
+    /// server: 100 ms by default.
     pub retry_delay: Duration,
+    /// How often a request is tried again after `NFS3ERR_SERVERFAULT` or an RPC `SYSTEM_ERR`, which
+    /// may be a server that was short of memory for a moment: 3 times by default.
+    pub fault_retries: u8,
     /// What to ask of a WRITE: [`StableHow::FileSync`] by default. Anything less that the server
     /// delivers is followed by a COMMIT before the request completes.
     pub stable: StableHow,
@@ -63,8 +83,10 @@ impl Default for ClientConfig {
         ClientConfig {
             credential: Credential::default(),
             deadline: Duration::from_secs(30),
+            timeouts: Timeouts::Soft,
             rpc_timeout: Duration::from_secs(2),
             retry_delay: Duration::from_millis(100),
+            fault_retries: 3,
             stable: StableHow::FileSync,
             xid_seed: 1,
         }
@@ -248,9 +270,11 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             Body::Pages(io) => io.deadline,
             Body::Zeros => None,
         };
-        let deadline = own
-            .into_iter()
-            .fold(now + self.config.deadline, Instant::min);
+        let limit = match (self.config.timeouts, &body) {
+            (Timeouts::Hard, Body::Pages(_)) => END_OF_TIME,
+            _ => now + self.config.deadline,
+        };
+        let deadline = own.into_iter().fold(limit, Instant::min);
         let request = Request::new(body, offset, len, deadline, self.age);
         let ticket = self.requests.insert(request).map_err(|back| back.body)?;
         if let Some(request) = self
@@ -310,6 +334,15 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
     pub fn expedite(&mut self, ticket: Ticket, class: IoClass) {
         if let Some(request) = self.index_of(ticket).and_then(|i| self.requests.get_mut(i)) {
             request.class = request.class.max(class);
+        }
+    }
+
+    /// Ends every request in flight by `deadline`, whatever it was admitted with. O(N).
+    pub fn end_by(&mut self, deadline: Instant) {
+        for index in 0..N {
+            if let Some(request) = self.requests.get_mut(index) {
+                request.deadline = request.deadline.min(deadline);
+            }
         }
     }
 
@@ -386,7 +419,8 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
                 Phase::Queued(not_before) => not_before,
                 _ => None,
             };
-            [self.expires().then_some(request.deadline), not_before]
+            let expires = self.expires() && request.deadline != END_OF_TIME;
+            [expires.then_some(request.deadline), not_before]
         });
         wakes.flatten().chain(self.silence_ends()).min()
     }

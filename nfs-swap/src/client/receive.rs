@@ -236,6 +236,13 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             return;
         };
         match reply {
+            Reply::Refused(Nfsstat3::ServerFault) | Reply::Rejected(Reject::SystemError)
+                if request.faults < self.config.fault_retries =>
+            {
+                request.faults += 1;
+                self.stats.server_faults += 1;
+                self.try_later(index, now);
+            }
             Reply::Rejected(reject) => self.finish(index, Err(RequestError::Rejected(reject))),
             Reply::Refused(Nfsstat3::Jukebox) => self.put_off(index, now),
             Reply::Refused(status) => self.finish(index, Err(RequestError::Nfs(status))),
@@ -307,6 +314,10 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
 
     fn put_off(&mut self, index: usize, now: Instant) {
         self.stats.jukebox += 1;
+        self.try_later(index, now);
+    }
+
+    fn try_later(&mut self, index: usize, now: Instant) {
         self.next_call(index, Some(now + self.config.retry_delay));
     }
 

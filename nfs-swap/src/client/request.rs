@@ -59,6 +59,8 @@ pub(super) struct Request<F> {
     /// Whether it is to be finished as timed out as soon as the connection is reset.
     pub(super) expired: bool,
     pub(super) deadline: Instant,
+    /// How often the server has failed over it.
+    pub(super) faults: u8,
     /// Of the WRITEs so far; a COMMIT with another one means that they may be lost.
     pub(super) verifier: Option<WriteVerifier>,
     /// Whether some WRITE was less than stable.
@@ -91,6 +93,7 @@ impl<F: PageFrame> Request<F> {
             stray: false,
             expired: false,
             deadline,
+            faults: 0,
             verifier: None,
             unstable: false,
             age,

@@ -345,6 +345,8 @@ impl<F: PageFrame, T: Transport, const N: usize> AddressSpace<F> for SwapFile<F,
             State::Active { .. } => {
                 // A renewal that nobody will ask for any more.
                 self.client.abandon_call();
+                // Where the server is gone, hard requests must not hold deactivation up for ever.
+                self.client.end_by(now + self.config.client.deadline);
                 self.setup.put_away(&self.config, now);
                 self.state = State::Deactivating;
             }
