@@ -35,6 +35,8 @@ pub(super) struct Wire<T> {
     connect_timeout: Duration,
     backoff: Duration,
     been_up: bool,
+    /// Tries to connect to the present port.
+    tries: usize,
     /// When bytes were left with the transport, so that it must be polled again at once.
     unfinished: Option<Instant>,
     /// Why the connection was lost the last time.
@@ -54,6 +56,7 @@ impl<T: Transport> Wire<T> {
             connect_timeout,
             backoff: BACKOFF_MIN,
             been_up: false,
+            tries: 0,
             unfinished: None,
             lost: None,
             nonsense: None,
@@ -64,9 +67,9 @@ impl<T: Transport> Wire<T> {
         self.phase == Phase::Up
     }
 
-    /// Whether no connection to the present port has ever come about.
+    /// Whether no connection to the present port has ever come about, at any address.
     pub(super) fn never_up(&self) -> bool {
-        !self.been_up
+        !self.been_up && self.tries >= self.transport.addresses()
     }
 
     /// Chooses the port; a connection to another one is dropped.
@@ -96,6 +99,7 @@ impl<T: Transport> Wire<T> {
         self.phase = Phase::Down { retry_at: now };
         self.backoff = BACKOFF_MIN;
         self.been_up = false;
+        self.tries = 0;
         self.unfinished = None;
         self.lost = None;
         self.nonsense = None;
@@ -165,6 +169,7 @@ impl<T: Transport> Wire<T> {
         if retry_at > now {
             return;
         }
+        self.tries += 1;
         match self.transport.connect(port, now) {
             Ok(()) => {
                 self.phase = Phase::Connecting {

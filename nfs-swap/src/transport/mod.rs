@@ -1,5 +1,6 @@
 //! The byte stream under the client: what a [`SwapFile`](crate::SwapFile) needs of TCP.
 
+mod failover;
 #[cfg(feature = "smoltcp")]
 pub mod smoltcp;
 #[cfg(feature = "std")]
@@ -8,6 +9,8 @@ pub mod std;
 use core::fmt;
 
 use swapspace::Instant;
+
+pub use failover::Failover;
 
 /// The state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,4 +94,10 @@ pub trait Transport {
 
     /// Drops the connection at once, without a farewell that could take time.
     fn close(&mut self);
+
+    /// How many addresses `connect` tries, one with each call, before it begins anew: activation
+    /// gives up when all have failed.
+    fn addresses(&self) -> usize {
+        1
+    }
 }
