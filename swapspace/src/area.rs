@@ -53,6 +53,8 @@ pub struct SwapArea<'s, F, A> {
     rejected: Option<Misfit>,
     header: Option<HeaderPage<F>>,
     in_flight: usize,
+    /// Slots that whoever numbers them can tell apart.
+    most_slots: u32,
     ablation: Ablation,
     _frames: PhantomData<fn(F) -> F>,
 }
@@ -78,6 +80,7 @@ impl<'s, F: PageFrame, A: AddressSpace<F>> SwapArea<'s, F, A> {
             rejected: None,
             header: None,
             in_flight: 0,
+            most_slots: u32::MAX,
             ablation: Ablation::NONE,
             _frames: PhantomData,
         }
@@ -206,6 +209,15 @@ impl<'s, F: PageFrame, A: AddressSpace<F>> SwapArea<'s, F, A> {
         }
     }
 
+    /// Forbids more than `most` slots. Whether an active area has no more.
+    pub(crate) fn limit_slots(&mut self, most: u32) -> bool {
+        let fits = self.geometry.is_none_or(|shape| shape.slots <= most);
+        if fits {
+            self.most_slots = most;
+        }
+        fits
+    }
+
     fn check(&self, geometry: Geometry) -> Result<(), Misfit> {
         let frames = usize::from(geometry.max_frames);
         let sane = (1..u32::MAX).contains(&geometry.slots)
@@ -217,7 +229,11 @@ impl<'s, F: PageFrame, A: AddressSpace<F>> SwapArea<'s, F, A> {
         if geometry.page_size as usize != FRAME_SIZE {
             return Err(Misfit::PageSize(geometry.page_size));
         }
-        let needed = slots::map_len(geometry.slots);
+        let (slots, most) = (geometry.slots, self.most_slots);
+        if slots > most {
+            return Err(Misfit::TooManySlots { slots, most });
+        }
+        let needed = slots::map_len(slots);
         let given = self.map.words();
         if needed > given {
             return Err(Misfit::MapTooSmall { needed, given });
@@ -444,6 +460,13 @@ pub enum Misfit {
     Shape(Geometry),
     /// Its pages, of so many bytes, are not frames.
     PageSize(u32),
+    /// It has more slots than an area of its [`SwapSpace`](crate::SwapSpace) can number.
+    TooManySlots {
+        /// Slots that it has.
+        slots: u32,
+        /// How many can be.
+        most: u32,
+    },
     /// It has no header of `mkswap` that fits, though it is to have one.
     Header(HeaderError),
     /// Its header could not be read.
@@ -465,6 +488,12 @@ impl fmt::Display for Misfit {
             }
             Misfit::PageSize(bytes) => {
                 write!(f, "pages of {bytes} bytes cannot be frames of {FRAME_SIZE}")
+            }
+            Misfit::TooManySlots { slots, most } => {
+                write!(
+                    f,
+                    "the address space has {slots} slots, {most} can be numbered"
+                )
             }
             Misfit::Header(error) => error.fmt(f),
             Misfit::Unreadable(kind) => write!(f, "the swap header cannot be read: {kind:?}"),

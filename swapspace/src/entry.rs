@@ -63,6 +63,14 @@ impl SlotRun {
         }
     }
 
+    /// The same slots, as they are numbered where this area starts at `base`.
+    pub(crate) const fn moved_by(self, base: u32) -> SlotRun {
+        SlotRun {
+            next: self.next + base,
+            end: self.end + base,
+        }
+    }
+
     /// The first slot that was not yet taken out.
     #[must_use]
     pub const fn first(&self) -> Slot {

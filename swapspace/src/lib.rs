@@ -13,7 +13,7 @@
 //!                        │ ▲
 //!                 frames │ │ the same frames, with the outcome
 //!                        ▼ │
-//!                     SwapArea            who owns which slot
+//!                 SwapSpace, SwapArea     which area takes a page, who owns which slot
 //!                        │ ▲
 //!                        ▼ │
 //!                   AddressSpace          RAM here; a file on an NFS server in `nfs-swap`
@@ -40,9 +40,10 @@
 //! # Modules, from below
 //!
 //! `time`; `address_space` (the contract), `conformance` (its suite), `backend` (RAM); `entry`,
-//! `slots` and `area` (the books of slots); `histogram`; `pager` (`fault`, `reclaim` and `complete`
-//! move the pages; `eviction`, `queue`, `requests` and `throttle` are what they decide by; `stall`
-//! tells a watchdog why nothing moves); `budget`. All names are re-exported here.
+//! `slots` and `area` (the books of slots), `header` (of `mkswap`), `space` (several areas);
+//! `histogram`; `pager` (`fault`, `reclaim` and `complete` move the pages; `eviction`, `queue`,
+//! `requests` and `throttle` are what they decide by; `stall` tells a watchdog why nothing moves);
+//! `budget`. All names are re-exported here.
 //!
 //! # Features
 //!
@@ -74,6 +75,7 @@ mod header;
 mod histogram;
 mod pager;
 mod slots;
+mod space;
 mod time;
 
 #[cfg(feature = "ablation")]
@@ -96,4 +98,5 @@ pub use pager::{
     StallReason,
 };
 pub use slots::DupError;
+pub use space::{NotOn, SpaceTicket, SwapSpace, SwapoffError, SwaponError};
 pub use time::Instant;

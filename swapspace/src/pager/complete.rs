@@ -7,7 +7,7 @@ use super::{Access, Arrival, EvictionPolicy, Page, PageTable, Pager};
 use crate::ablation::Mechanism;
 use crate::{AddressSpace, ErrorKind, Instant, IoOp, SpaceError};
 
-impl<'m, A, T, P> Pager<'_, 'm, A, T, P>
+impl<'m, A, T, P, const N: usize> Pager<'_, 'm, A, T, P, N>
 where
     A: AddressSpace<Frame<'m>>,
     T: PageTable,
@@ -15,12 +15,12 @@ where
 {
     /// Takes one completion from the address space. Whether there was one.
     pub(super) fn complete_one(&mut self, now: Instant) -> bool {
-        let Some(completion) = self.area.poll(now) else {
+        let Some((ticket, completion)) = self.space.poll(now) else {
             return false;
         };
         self.throttle.completed();
         let frames = completion.io.frames;
-        let request = self.requests.remove(completion.ticket, &frames);
+        let request = self.requests.remove(ticket, &frames);
         let done = usize::from(completion.done);
         let result = completion.result.map_err(|error| error.kind());
         if request.op == IoOp::Write {

@@ -46,7 +46,7 @@ pub enum FaultError {
     QueueFull,
 }
 
-impl<'m, A, T, P> Pager<'_, 'm, A, T, P>
+impl<'m, A, T, P, const N: usize> Pager<'_, 'm, A, T, P, N>
 where
     A: AddressSpace<Frame<'m>>,
     T: PageTable,
@@ -175,7 +175,7 @@ where
         let swap = self.pages[page.index()].swap.as_ref();
         let slot = swap.expect("a swapped page has a slot").slot();
         let io = SwapIo::new(IoOp::Read, slot, IoClass::Demand, one(frame));
-        let ticket = match self.area.submit(io, now) {
+        let ticket = match self.space.submit(io, now) {
             Ok(ticket) => ticket,
             Err(refused) => {
                 self.stats.refusals += 1;

@@ -36,7 +36,7 @@ use self::queue::FaultQueue;
 use self::requests::Requests;
 use self::throttle::Throttle;
 use crate::ablation::{Ablation, Mechanism};
-use crate::{AddressSpace, ErrorKind, Histogram, Instant, SwapArea};
+use crate::{AddressSpace, ErrorKind, Histogram, Instant, SwapArea, SwapSpace};
 
 pub use self::eviction::{
     Arrival, End, EvictionNode, EvictionPages, EvictionPolicy, Nru, PageQueue, S3Fifo, SecondChance,
@@ -122,9 +122,9 @@ pub struct PagerTables<'s, 'm> {
 /// assert_eq!(zone.stats().free, zone.stats().total);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Pager<'s, 'm, A, T, P = SecondChance> {
+pub struct Pager<'s, 'm, A, T, P = SecondChance, const N: usize = 1> {
     memory: &'m dyn FrameAllocator,
-    area: SwapArea<'s, Frame<'m>, A>,
+    space: SwapSpace<'s, Frame<'m>, A, N>,
     table: T,
     pages: &'s mut [PageEntry<'m>],
     policy: P,
@@ -142,13 +142,14 @@ pub struct Pager<'s, 'm, A, T, P = SecondChance> {
     ablation: Ablation,
 }
 
-impl<'s, 'm, A, T> Pager<'s, 'm, A, T>
+impl<'s, 'm, A, T, const N: usize> Pager<'s, 'm, A, T, SecondChance, N>
 where
     A: AddressSpace<Frame<'m>>,
     T: PageTable,
 {
-    /// A pager whose pages were never touched, and go by [`SecondChance`]. The area may be activated later, through
-    /// [`area_mut`](Self::area_mut): until then nothing can be paged out. O(tables).
+    /// A pager whose pages were never touched, and go by [`SecondChance`], over a [`SwapSpace`] or
+    /// a single [`SwapArea`]. Areas may be activated later, through [`area_mut`](Self::area_mut) or
+    /// [`space_mut`](Self::space_mut): until then nothing can be paged out. O(tables).
     ///
     /// # Panics
     ///
@@ -156,15 +157,15 @@ where
     /// or 2^32 - 2 for pages.
     pub fn new(
         memory: &'m dyn FrameAllocator,
-        area: SwapArea<'s, Frame<'m>, A>,
+        space: impl Into<SwapSpace<'s, Frame<'m>, A, N>>,
         table: T,
         tables: PagerTables<'s, 'm>,
     ) -> Self {
-        Self::with_policy(memory, area, table, tables, SecondChance::new())
+        Self::with_policy(memory, space, table, tables, SecondChance::new())
     }
 }
 
-impl<'s, 'm, A, T, P> Pager<'s, 'm, A, T, P>
+impl<'s, 'm, A, T, P, const N: usize> Pager<'s, 'm, A, T, P, N>
 where
     A: AddressSpace<Frame<'m>>,
     T: PageTable,
@@ -200,7 +201,7 @@ where
     /// ```
     pub fn with_policy(
         memory: &'m dyn FrameAllocator,
-        area: SwapArea<'s, Frame<'m>, A>,
+        space: impl Into<SwapSpace<'s, Frame<'m>, A, N>>,
         table: T,
         tables: PagerTables<'s, 'm>,
         policy: P,
@@ -213,7 +214,7 @@ where
         tables.pages.fill_with(PageEntry::default);
         Pager {
             memory,
-            area,
+            space: space.into(),
             table,
             pages: tables.pages,
             policy,
@@ -260,7 +261,7 @@ where
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let retry = self.throttle.retry_at();
-        [self.area.next_deadline(), retry]
+        [self.space.next_deadline(), retry]
             .into_iter()
             .flatten()
             .min()
@@ -406,17 +407,38 @@ where
         &self.policy
     }
 
-    /// The swap area.
+    /// The swap area with index 0: the only one, unless the pager was made over several.
+    ///
+    /// # Panics
+    ///
+    /// If it was taken out of the [space](Self::space).
     #[must_use]
     pub fn area(&self) -> &SwapArea<'s, Frame<'m>, A> {
-        &self.area
+        self.space.area(0).expect("the first area")
     }
 
-    /// The swap area, to activate and deactivate it, and for whoever drives its medium. Its slots
-    /// and completions are the pager's.
+    /// The swap area with index 0, to activate and deactivate it, and for whoever drives its
+    /// medium. Its slots and completions are the pager's.
+    ///
+    /// # Panics
+    ///
+    /// As [`area`](Self::area).
     #[must_use]
     pub fn area_mut(&mut self) -> &mut SwapArea<'s, Frame<'m>, A> {
-        &mut self.area
+        self.space.area_mut(0).expect("the first area")
+    }
+
+    /// All swap areas.
+    #[must_use]
+    pub fn space(&self) -> &SwapSpace<'s, Frame<'m>, A, N> {
+        &self.space
+    }
+
+    /// All swap areas, to add some, to activate them, and to take out those that hold no page.
+    /// Their slots and completions are the pager's.
+    #[must_use]
+    pub fn space_mut(&mut self) -> &mut SwapSpace<'s, Frame<'m>, A, N> {
+        &mut self.space
     }
 
     /// The page table.
@@ -444,7 +466,7 @@ where
 }
 
 /// The moves between states, which keep the counters in step.
-impl<'m, A, T, P> Pager<'_, 'm, A, T, P>
+impl<'m, A, T, P, const N: usize> Pager<'_, 'm, A, T, P, N>
 where
     A: AddressSpace<Frame<'m>>,
     T: PageTable,
@@ -520,23 +542,19 @@ where
         let suspect = core::mem::take(&mut entry.suspect);
         let stray = core::mem::take(&mut entry.stray);
         match entry.swap.take() {
-            Some(slot) if suspect || stray => self.area.retire(slot),
-            Some(slot) => self.area.free(slot),
+            Some(slot) if suspect || stray => self.space.retire(slot),
+            Some(slot) => self.space.free(slot),
             None => {}
         }
     }
 
     /// Requests that may be in flight at once.
     fn credits(&self) -> usize {
-        self.area.geometry().map_or(0, |geometry| {
-            self.requests
-                .capacity()
-                .min(usize::from(geometry.max_in_flight))
-        })
+        self.requests.capacity().min(self.space.max_in_flight())
     }
 }
 
-impl<A, T, P: EvictionPolicy> fmt::Debug for Pager<'_, '_, A, T, P> {
+impl<A, T, P: EvictionPolicy, const N: usize> fmt::Debug for Pager<'_, '_, A, T, P, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pager")
             .field("pages", &self.pages.len())

@@ -11,10 +11,11 @@ use super::requests::{PageList, Request};
 use super::{Arrival, End, EvictionPages, EvictionPolicy, Page, PageTable, Pager};
 use crate::ablation::Mechanism;
 use crate::{
-    AddressSpace, CLUSTER_FRAMES, FrameList, Instant, IoClass, IoOp, SlotRun, SubmitError, SwapIo,
+    AddressSpace, CLUSTER_FRAMES, FrameList, Instant, IoClass, IoOp, SlotRun, SubmitError,
+    SwapEntry, SwapIo,
 };
 
-impl<'m, A, T, P> Pager<'_, 'm, A, T, P>
+impl<'m, A, T, P, const N: usize> Pager<'_, 'm, A, T, P, N>
 where
     A: AddressSpace<Frame<'m>>,
     T: PageTable,
@@ -95,19 +96,16 @@ where
 
     /// How many pages the next page-out may have; 0 if none may start now.
     fn cluster_limit(&self, now: Instant) -> usize {
-        let Some(geometry) = self.area.geometry() else {
-            return 0;
-        };
         // S8: the last request is kept for a page-in, unless it is the only one.
         let credits = self.credits();
         let kept = usize::from(credits > 1 && !self.off(Mechanism::ReadCredit));
         let blocked = self.throttle.full() || self.throttle.delays(now);
         let clean = self.policy.len() - self.dirty;
-        let slots = self.area.stats().free as usize;
-        if blocked || self.requests.in_flight() >= credits - kept || (slots == 0 && clean == 0) {
+        let slots = self.space.usable_slots() as usize;
+        if blocked || self.requests.in_flight() + kept >= credits || (slots == 0 && clean == 0) {
             return 0;
         }
-        usize::from(geometry.max_frames)
+        usize::from(self.space.max_frames())
             .min(CLUSTER_FRAMES)
             .min(slots.max(1))
     }
@@ -139,7 +137,7 @@ where
 
         let (frames, was_writable) = self.lend(&victims);
         let io = SwapIo::new(IoOp::Write, slot, class, frames);
-        let ticket = match self.area.submit(io, now) {
+        let ticket = match self.space.submit(io, now) {
             Ok(ticket) => ticket,
             Err(refused) => {
                 self.stats.refusals += 1;
@@ -151,7 +149,7 @@ where
                 self.take_back(&victims, refused.io.frames, was_writable);
                 if !self.off(Mechanism::Admission) {
                     for entry in run {
-                        self.area.free(entry);
+                        self.space.free(entry);
                     }
                 }
                 return false;
@@ -210,18 +208,21 @@ where
     /// becomes dirty, and another page can go. Not one whose slot would be retired, which makes no
     /// room: such a page is better dropped, being clean.
     fn take_slots(&mut self, want: usize) -> Option<SlotRun> {
-        if let Some(run) = self.area.alloc(want) {
+        let spare = !self.off(Mechanism::ReadCredit);
+        if let Some(run) = self.space.alloc_sparing(want, spare) {
             return Some(run);
         }
+        let usable = self.space.usable();
         let (policy, pages) = self.eviction();
-        let spare = policy.find(&pages, End::Last, |pages, page| {
+        let giver = policy.find(&pages, End::Last, |pages, page| {
             let entry = pages.entry(page);
-            entry.swap.is_some() && !entry.stray
+            let slot = entry.swap.as_ref().map(SwapEntry::slot);
+            !entry.stray && slot.is_some_and(|slot| usable.contains(slot))
         });
-        if let Some(page) = spare {
+        if let Some(page) = giver {
             self.lose_slot(page);
             self.stats.slots_reclaimed += 1;
         }
-        self.area.alloc(want)
+        self.space.alloc_sparing(want, spare)
     }
 }

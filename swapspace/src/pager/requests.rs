@@ -1,7 +1,7 @@
 //! Which request carries which pages.
 
 use super::Page;
-use crate::{CLUSTER_FRAMES, FrameList, Instant, IoOp, Ticket};
+use crate::{CLUSTER_FRAMES, FrameList, Instant, IoOp, SpaceTicket};
 
 /// The pages of one request, in slot order.
 pub(super) type PageList = heapless::Vec<Page, CLUSTER_FRAMES>;
@@ -23,7 +23,7 @@ impl Default for RequestEntry {
 
 #[derive(Debug, Clone)]
 pub(super) struct Request {
-    pub(super) ticket: Ticket,
+    pub(super) ticket: SpaceTicket,
     pub(super) op: IoOp,
     pub(super) pages: PageList,
     pub(super) since: Instant,
@@ -81,7 +81,7 @@ impl<'s> Requests<'s> {
     }
 
     /// Takes the request that a completion belongs to. O(entries).
-    pub(super) fn remove<F>(&mut self, ticket: Ticket, frames: &FrameList<F>) -> Request {
+    pub(super) fn remove<F>(&mut self, ticket: SpaceTicket, frames: &FrameList<F>) -> Request {
         let request = self
             .table
             .iter_mut()

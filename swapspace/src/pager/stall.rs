@@ -29,7 +29,7 @@ pub struct Stall {
     pub reads: usize,
     /// How long the oldest request has been in flight.
     pub oldest_request: Option<Duration>,
-    /// Slots that are free.
+    /// Slots that are free, in areas that pages go to.
     pub free_slots: u32,
     /// Frames that are free, against the marks.
     pub level: Level,
@@ -58,7 +58,7 @@ pub enum StallReason {
     Poll,
 }
 
-impl<'m, A, T, P> Pager<'_, 'm, A, T, P>
+impl<'m, A, T, P, const N: usize> Pager<'_, 'm, A, T, P, N>
 where
     A: AddressSpace<Frame<'m>>,
     T: PageTable,
@@ -78,7 +78,7 @@ where
             writes: self.requests.writes(),
             reads: self.requests.reads(),
             oldest_request: self.requests.oldest().map(|oldest| now.since(oldest)),
-            free_slots: self.area.stats().free,
+            free_slots: self.space.usable_slots(),
             level: self.memory.level(),
         })
     }
@@ -100,11 +100,11 @@ where
             StallReason::Held
         } else if movable.any(|clean| clean) {
             StallReason::Poll
-        } else if self.area.geometry().is_none() {
+        } else if !self.space.is_active() {
             StallReason::NoSwap
         } else if self.throttle.delays(now) {
             StallReason::BackOff
-        } else if self.area.stats().free == 0 {
+        } else if self.space.usable_slots() == 0 {
             StallReason::NoSlot
         } else {
             StallReason::Poll

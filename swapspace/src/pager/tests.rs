@@ -1,3 +1,4 @@
+mod areas;
 mod bed;
 mod model;
 
@@ -67,7 +68,10 @@ fn stray_writes<T: Client>() {
     for page in 0..64 {
         bed.write(page, page as u8 + 1);
     }
-    let late: Vec<u32> = bed.script.borrow().late.keys().copied().collect();
+    let late: Vec<u32> = {
+        let script = bed.script.borrow();
+        script.late.keys().map(|(_, slot)| *slot).collect()
+    };
     assert!(late.len() > 1, "two page-outs");
     // They are stable: nothing is lost, and nothing is written again.
     for page in 0..64 {

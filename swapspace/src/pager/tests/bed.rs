@@ -29,11 +29,13 @@ pub(super) struct Script {
     pub(super) done: u8,
     /// How they fail; as I/O errors, unless something else is said.
     pub(super) kind: Option<ErrorKind>,
+    /// Only requests of the area with this number fail.
+    pub(super) only: Option<usize>,
     /// The next so many writes are stray, whether they fail or not.
     pub(super) stray_writes: usize,
     /// What writes that are stray or timed out put into their slots: always once more, just before
     /// a slot is read.
-    pub(super) late: BTreeMap<u32, Vec<u8>>,
+    pub(super) late: BTreeMap<(usize, u32), Vec<u8>>,
     /// The next so many requests are refused as busy.
     pub(super) refuse: usize,
     /// Completions are held back.
@@ -45,6 +47,8 @@ pub(super) struct Script {
 /// A RAM back end that does what its script says.
 pub(super) struct Flaky<F> {
     ram: RamSpace<'static, F, 4>,
+    /// Which area it is.
+    area: usize,
     pub(super) script: Rc<RefCell<Script>>,
 }
 
@@ -98,7 +102,9 @@ impl<F: PageFrame> AddressSpace<F> for Flaky<F> {
             return None;
         }
         let mut done = self.ram.poll(now)?;
+        let meant = script.only.is_none_or(|only| only == self.area);
         let fails = match done.io.op {
+            _ if !meant => false,
             IoOp::Read => take(&mut script.fail_reads),
             IoOp::Write => take(&mut script.fail_writes),
         };
@@ -109,12 +115,14 @@ impl<F: PageFrame> AddressSpace<F> for Flaky<F> {
             let fails = fails && slot >= first_failed;
             match done.io.op {
                 IoOp::Write if stray || fails && kind == ErrorKind::TimedOut => {
-                    script.late.insert(slot, frame.as_ref().to_vec());
+                    script
+                        .late
+                        .insert((self.area, slot), frame.as_ref().to_vec());
                 }
                 IoOp::Write => {}
                 IoOp::Read if fails => frame.as_mut().fill(0xbd),
                 IoOp::Read => {
-                    if let Some(late) = script.late.get(&slot) {
+                    if let Some(late) = script.late.get(&(self.area, slot)) {
                         frame.as_mut().copy_from_slice(late);
                     }
                 }
@@ -198,7 +206,7 @@ impl PageTable for CopyTable {
     }
 }
 
-pub(super) type TestPager<T, P> = Pager<'static, 'static, Flaky<Frame<'static>>, T, P>;
+pub(super) type TestPager<T, P> = Pager<'static, 'static, Flaky<Frame<'static>>, T, P, 2>;
 
 /// How a client of either table gets at a page that is mapped.
 pub(super) trait Client: PageTable + Sized {
@@ -256,6 +264,8 @@ pub(super) struct Shape {
     pub(super) frames: usize,
     pub(super) pages: usize,
     pub(super) slots: usize,
+    /// Slots of a second area, of the same priority; 0 for none.
+    pub(super) second: usize,
     pub(super) faults: usize,
     pub(super) requests: usize,
     pub(super) latency: Duration,
@@ -267,6 +277,7 @@ impl Default for Shape {
             frames: 20,
             pages: 64,
             slots: 64,
+            second: 0,
             faults: 8,
             requests: 4,
             latency: Duration::from_micros(50),
@@ -279,6 +290,8 @@ pub(super) const MARKS: Watermarks = Watermarks {
     low: 4,
     high: 6,
 };
+
+pub(super) type ExplicitBed = Bed<ExplicitTable>;
 
 pub(super) struct Bed<T, P = SecondChance> {
     pub(super) pager: TestPager<T, P>,
@@ -311,21 +324,29 @@ impl<T: Client, P: EvictionPolicy + Default> Bed<T, P> {
             Box::leak(Box::new(Zone::new(source, task, MARKS).unwrap()));
 
         let script = Rc::new(RefCell::new(Script::default()));
-        let store = vec![0x5a; shape.slots * FRAME_SIZE].leak();
-        let space = Flaky {
-            ram: RamSpace::new(store).with_latency(shape.latency),
-            script: Rc::clone(&script),
-        };
-        let map = crate::slots::map_len(shape.slots as u32);
-        let mut area = SwapArea::new(space, leak(|| 0, map));
-        assert!(matches!(area.activate(Instant::ZERO), Poll::Ready(Ok(_))));
+        let mut space = SwapSpace::new();
+        for (number, slots) in [shape.slots, shape.second].into_iter().enumerate() {
+            if slots == 0 {
+                continue;
+            }
+            let store = vec![0x5a; slots * FRAME_SIZE].leak();
+            let flaky = Flaky {
+                ram: RamSpace::new(store).with_latency(shape.latency),
+                area: number,
+                script: Rc::clone(&script),
+            };
+            let map = crate::slots::map_len(slots as u32);
+            let mut area = SwapArea::new(flaky, leak(|| 0, map));
+            assert!(matches!(area.activate(Instant::ZERO), Poll::Ready(Ok(_))));
+            assert_eq!(space.swapon(area, 0).ok(), Some(number));
+        }
         let tables = PagerTables {
             pages: leak(|| PageEntry::EMPTY, shape.pages),
             faults: leak(|| FaultEntry::EMPTY, shape.faults),
             requests: leak(|| RequestEntry::EMPTY, shape.requests),
         };
         Bed {
-            pager: Pager::with_policy(zone, area, T::new(shape.pages), tables, P::default()),
+            pager: Pager::with_policy(zone, space, T::new(shape.pages), tables, P::default()),
             zone,
             script,
             now: Instant::ZERO,
@@ -426,11 +447,15 @@ impl<T: Client, P: EvictionPolicy + Default> Bed<T, P> {
             self.now = self.pager.next_deadline().unwrap().max(self.now);
         }
         self.check();
-        let (zone, area) = (self.zone.stats(), self.pager.area.stats());
+        let (zone, area) = (self.zone.stats(), self.pager.space.stats());
         assert_eq!(zone.free, zone.total, "every frame went back");
         assert_eq!((area.used, area.in_flight), (0, 0), "every slot went back");
-        let off = self.pager.area_mut().deactivate(self.now);
-        assert_eq!(off, Poll::Ready(Ok(())));
+        for index in 0..2 {
+            if self.pager.space.area(index).is_some() {
+                let off = self.pager.space.swapoff(index, self.now);
+                assert!(matches!(off, Poll::Ready(Ok(_))), "area {index}");
+            }
+        }
     }
 
     /// Checks the books against the entries.
@@ -445,8 +470,8 @@ impl<T: Client, P: EvictionPolicy + Default> Bed<T, P> {
             in_state(State::Resident).filter(|e| e.dirty).count()
         );
         let slots = pager.pages.iter().filter(|e| e.swap.is_some()).count();
-        assert_eq!(pager.area.stats().used as usize, slots, "no slot leaks");
-        assert_eq!(pager.area.stats().in_flight, pager.requests.in_flight());
+        assert_eq!(pager.space.stats().used as usize, slots, "no slot leaks");
+        assert_eq!(pager.space.stats().in_flight, pager.requests.in_flight());
         for entry in pager.pages.iter() {
             let (frame, swap) = (entry.frame.is_some(), entry.swap.is_some());
             let flagged = entry.suspect || entry.stray;

@@ -224,21 +224,27 @@ fn shape() -> impl Strategy<Value = (Shape, usize)> {
         1usize..5,
         0u64..100,
         0usize..4,
+        any::<(bool, prop::sample::Index)>(),
     )
-        .prop_map(|(frames, spare, faults, requests, latency, strays)| {
-            let shape = Shape {
-                frames,
-                pages: PAGES as usize,
-                // What does not fit into memory fits into the slots, with and without room to
-                // spare, when all the slots of stray writes are retired. A slot whose read failed
-                // may be retired on top.
-                slots: PAGES as usize + spare + strays * CLUSTER_FRAMES,
-                faults,
-                requests,
-                latency: Duration::from_micros(latency),
-            };
-            (shape, strays)
-        })
+        .prop_map(
+            |(frames, spare, faults, requests, latency, strays, (two, at))| {
+                let slots = PAGES as usize + spare + strays * CLUSTER_FRAMES;
+                let second = if two { at.index(slots) } else { 0 };
+                let shape = Shape {
+                    frames,
+                    pages: PAGES as usize,
+                    // What does not fit into memory fits into the slots, with and without room to
+                    // spare, when all the slots of stray writes are retired. A slot whose read failed
+                    // may be retired on top.
+                    slots: slots - second,
+                    second,
+                    faults,
+                    requests,
+                    latency: Duration::from_micros(latency),
+                };
+                (shape, strays)
+            },
+        )
 }
 
 proptest! {
