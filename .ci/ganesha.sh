@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # A real NFS server, nfs-ganesha, on loopback: NFSv3 over TCP and UDP, a tmpfs as its export.
-#   ganesha.sh start | stop | kill9 | clean | dir | url FILE | log
+#   ganesha.sh start | stop | kill9 | pause | resume | access RW|RO | clean | dir | url FILE | log
 # `dir` prints where the exported files are, `url` the address of one of them; `clean` stops the
 # server and forgets its files. SIGKILL is safe: handles survive while the tmpfs stays.
 # Needs root and the packages nfs-ganesha, nfs-ganesha-vfs.
+# `access` changes what clients of the running server may do.
 #   GANESHA_DIR=DIR   where its state goes (default: ganesha-PORT under $TMPDIR)
 #   GANESHA_PORT=N    NFS here, MOUNT on the next one (default 20490)
 #   GANESHA_SIZE=SIZE of the tmpfs (default 1g)
@@ -68,7 +69,7 @@ EXPORT {
 	Filesystem_Id = 77.77;
 	Protocols = 3;
 	Transports = TCP, UDP;
-	Access_Type = RW;
+	Access_Type = ${1:-RW};
 	Squash = No_Root_Squash;
 	SecType = sys;
 	Disable_ACL = true;
@@ -126,6 +127,20 @@ kill9() {
 	echo "nfs-ganesha is killed"
 }
 
+signal() {
+	alive || die "not running"
+	kill "-$1" "$(pid)"
+}
+
+pause() { signal STOP; }
+resume() { signal CONT; }
+
+# It reads its exports again some time after the signal.
+access() {
+	write_conf "$1"
+	signal HUP
+}
+
 clean() {
 	stop
 	! mountpoint -q "$EXPORT" || umount "$EXPORT"
@@ -135,12 +150,13 @@ clean() {
 url() { echo "nfs://127.0.0.1:$PORT/export/${1:-}?mountport=$MOUNT_PORT"; }
 
 case "${1:-}" in
-start | stop | kill9 | clean) "$1" ;;
+start | stop | kill9 | pause | resume | clean) "$1" ;;
+access) access "${2:?RW or RO}" ;;
 url) url "${2:-}" ;;
 dir) echo "$EXPORT" ;;
 log) cat "$D/ganesha.log" ;;
 *)
-	sed -n '2,9p' "$0"
+	sed -n '2,10p' "$0"
 	exit 2
 	;;
 esac

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The swap path against a server that is not ours, nfs-ganesha: the demonstration leaves the
-# server as it found it, survives its SIGKILL, and the conformance suite passes.
+# server as it found it, survives its SIGKILL, and the conformance suite passes; a swap file under load
+# bears what may happen to the server and to the file.
 set -euo pipefail
 . "$CI_DIR/lib.sh"
 cd "$ROOT"
@@ -58,6 +59,10 @@ demo=
 [ "$status" -eq 0 ] || die "exit status $status: $(cat "$OUT")"
 judge
 left_clean
+
+note "what happens to a server and to a file under load"
+NFS_SWAP_GANESHA=$CI_DIR/ganesha.sh \
+	cargo test --locked --package nfs-swap --all-features --test ganesha
 
 note "a file and an export that cannot serve"
 truncate -s 64K "$EXPORT/small"

@@ -95,7 +95,10 @@
 //! a few slots for each connection that is lost amid page-outs. A new file whose filling was disturbed
 //! in that way is removed and made afresh, and a late write finds no file. Pages are not safe from the
 //! late writes of an earlier activation of the same file; nor from somebody who truncates the file,
-//! when the answer is lost that would have shown it and a later page-out makes it longer again.
+//! when the answer is lost that would have shown it and a later page-out makes it longer again; or
+//! when he does so on the server itself, behind the back of an NFS server that remembers the old size
+//! (nfs-ganesha does, for a minute), and a page-out makes it longer again before a page-in meets the
+//! new end. Where others can reach the file there, only a check of the pages above would show it.
 //!
 //! # Features
 //!
