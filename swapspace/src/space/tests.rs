@@ -155,6 +155,39 @@ fn requests_go_to_the_area_of_their_slot_and_come_back_under_their_own_ticket() 
 }
 
 #[test]
+fn a_request_that_is_refused_comes_back_as_it_was() {
+    let mut space = space([(8, 0), (8, 0)]);
+    let [_, second] = [(); 2].map(|()| space.alloc(1).unwrap().first());
+    let mut sent = io(IoOp::Write, second, 2);
+    sent.frames.clear();
+    let refused = space.submit(sent, NOW).unwrap_err();
+    assert_eq!(
+        (refused.error, refused.io.slot),
+        (SubmitError::BadFrames, second)
+    );
+
+    let nowhere = Slot(u32::MAX - 1);
+    let refused = space.submit(io(IoOp::Read, nowhere, 0), NOW).unwrap_err();
+    assert_eq!(
+        (refused.error, refused.io.slot),
+        (SubmitError::OutOfRange, nowhere)
+    );
+}
+
+#[test]
+fn areas_take_turns_with_their_completions() {
+    let mut space = space([(8, 0), (8, 0)]);
+    let [first, second] = [(); 2].map(|()| space.alloc(1).unwrap().first());
+    for slot in [first, first, second] {
+        space.submit(io(IoOp::Read, slot, 0), NOW).unwrap();
+    }
+    let order: Vec<usize> = core::iter::from_fn(|| space.poll(NOW))
+        .map(|(ticket, _)| ticket.index)
+        .collect();
+    assert_eq!(order, [0, 1, 0]);
+}
+
+#[test]
 fn an_area_without_a_request_to_spare_is_passed_over() {
     let mut space = space([(64, 5), (64, 0)]);
     for _ in 0..3 {
@@ -241,6 +274,12 @@ fn s6_an_area_leaves_when_nobody_needs_it_and_its_place_is_free() {
     }
     space.free(entry);
     assert!(space.swapoff(0, NOW).is_pending(), "a request is in flight");
+    let undone = space.area_mut(0).unwrap().deactivate(NOW);
+    assert_eq!(undone, Poll::Ready(Ok(())));
+    assert!(
+        space.area(0).unwrap().geometry().is_some(),
+        "both activations were there"
+    );
     let _ = space.poll(NOW).unwrap();
     let Poll::Ready(Ok(area)) = space.swapoff(0, NOW) else {
         panic!("nobody needs it")
