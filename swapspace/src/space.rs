@@ -10,8 +10,8 @@ use core::task::Poll;
 
 use crate::{
     ActivateError, AddressSpace, AreaStats, Completion, DeactivateError, DupError, ErrorKind,
-    Geometry, Instant, IoOp, PageFrame, Refused, Slot, SlotRun, SpaceError, SubmitError, SwapArea,
-    SwapEntry, SwapIo, Ticket,
+    Geometry, Instant, IoClass, IoOp, PageFrame, Refused, Slot, SlotRun, SpaceError, SubmitError,
+    SwapArea, SwapEntry, SwapIo, Ticket,
 };
 
 /// Up to `N` swap areas, 64 at most, each with a priority.
@@ -297,6 +297,13 @@ impl<'s, F: PageFrame, A: AddressSpace<F>, const N: usize> SwapSpace<'s, F, A, N
         None
     }
 
+    /// See [`AddressSpace::expedite`]. O(1).
+    pub fn expedite(&mut self, ticket: SpaceTicket, class: IoClass) {
+        if let Some(Some(member)) = self.members.get_mut(ticket.index) {
+            member.area.space_mut().expedite(ticket.ticket, class);
+        }
+    }
+
     /// When [`poll`](Self::poll) must be called even if nothing else happens. O(N).
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
@@ -360,6 +367,18 @@ impl<'s, F: PageFrame, A: AddressSpace<F>, const N: usize> SwapSpace<'s, F, A, N
     pub fn max_frames(&self) -> u8 {
         let shapes = self.areas().filter_map(|(_, area)| area.geometry());
         shapes.map(|shape| shape.max_frames).max().unwrap_or(0)
+    }
+
+    /// The most frames that a read which nobody waits for may have at `slot`: 0 if the area would
+    /// have no request left for one that somebody waits for. O(1).
+    pub(crate) fn spare_frames(&self, slot: Slot) -> u8 {
+        let (index, _) = Self::locate(slot);
+        let member = self.members.get(index).and_then(Option::as_ref);
+        let Some((area, shape)) = member.and_then(|m| Some((&m.area, m.area.geometry()?))) else {
+            return 0;
+        };
+        let spare = area.stats().in_flight + 1 < usize::from(shape.max_in_flight);
+        if spare { shape.max_frames } else { 0 }
     }
 
     /// Which areas a slot that is given back can be had from again. O(N).

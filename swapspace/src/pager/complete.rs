@@ -5,7 +5,7 @@ use mempool::Frame;
 use super::page::State;
 use super::{Access, Arrival, EvictionPolicy, Page, PageTable, Pager};
 use crate::ablation::Mechanism;
-use crate::{AddressSpace, ErrorKind, Instant, IoOp, SpaceError};
+use crate::{AddressSpace, ErrorKind, Instant, IoClass, IoOp, SpaceError};
 
 impl<'m, A, T, P, const N: usize> Pager<'_, 'm, A, T, P, N>
 where
@@ -41,6 +41,9 @@ where
             self.pages[page.index()].stray |= stray;
             match (self.pages[page.index()].doomed, request.op) {
                 (true, _) => self.bury(page),
+                (false, IoOp::Read) if request.class == IoClass::Prefetch => {
+                    self.prefetch_done(page, frame, result, now);
+                }
                 (false, IoOp::Read) => self.page_in_done(page, frame, result, now),
                 (false, IoOp::Write) => self.page_out_done(page, frame, result, now),
             }
@@ -61,7 +64,7 @@ where
         }
     }
 
-    fn page_in_done(
+    pub(super) fn page_in_done(
         &mut self,
         page: Page,
         frame: Frame<'m>,

@@ -79,6 +79,12 @@ where
                 self.stats.faults_minor += 1;
                 Ok(FaultOutcome::Mapped)
             }
+            State::Cached => {
+                self.note_fault(page);
+                self.map_cached(page, access);
+                self.stats.faults_minor += 1;
+                Ok(FaultOutcome::Mapped)
+            }
             State::Writeback if T::MAPPED_DURING_WRITEBACK && !entry.doomed => {
                 if access == Access::Write && !entry.writable {
                     // What is being written is stale; the completion will see that (S3).
@@ -119,6 +125,10 @@ where
             return Err(FaultError::QueueFull);
         };
         self.pages[page.index()].fault = Some(id);
+        self.note_fault(page);
+        if state == State::Reading {
+            self.expedite(page);
+        }
         if matches!(state, State::Untouched | State::Swapped) {
             self.wait_for_frame(id);
             self.serve_waiting(now);
@@ -126,7 +136,7 @@ where
         Ok(FaultOutcome::Pending)
     }
 
-    fn page_frame(&self) -> Result<Frame<'m>, AllocError> {
+    pub(super) fn page_frame(&self) -> Result<Frame<'m>, AllocError> {
         let gfp = if self.off(Mechanism::OrdinaryPages) {
             Gfp::KERNEL
         } else {
@@ -195,6 +205,8 @@ where
         self.note_request(Request {
             ticket,
             op: IoOp::Read,
+            class: IoClass::Demand,
+            expedited: false,
             pages: one(page),
             since: now,
         });

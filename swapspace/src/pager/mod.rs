@@ -12,13 +12,17 @@
 //!                        Writeback ── page-out OK ──────────────────┘   └────────┘
 //!                                                                    page-in failed
 //! ```
+//! A page that is read ahead of any fault becomes Cached instead of Resident: in memory, not mapped,
+//! and the first to go.
 
 mod complete;
 mod eviction;
 mod fault;
 mod page;
 mod page_table;
+mod prefetch;
 mod queue;
+mod readahead;
 mod reclaim;
 mod requests;
 mod stall;
@@ -33,6 +37,7 @@ use mempool::{Frame, FrameAllocator};
 
 use self::page::{Books, State};
 use self::queue::FaultQueue;
+use self::readahead::Readahead;
 use self::requests::Requests;
 use self::throttle::Throttle;
 use crate::ablation::{Ablation, Mechanism};
@@ -44,6 +49,7 @@ pub use self::eviction::{
 pub use self::fault::{Access, FaultError, FaultOutcome};
 pub use self::page::{Page, PageEntry};
 pub use self::page_table::{ExplicitTable, Mapping, PageTable};
+pub use self::prefetch::Advice;
 pub use self::queue::FaultEntry;
 pub use self::requests::RequestEntry;
 pub use self::stall::{Stall, StallReason};
@@ -82,6 +88,9 @@ pub struct PagerTables<'s, 'm> {
 /// - A failed read fails its fault and nothing else; the page stays in its slot, and a later fault
 ///   tries again (S4).
 /// - Page-ins go before page-outs, and page-outs never take the last request (S8).
+/// - Pages are read ahead ([`set_readahead`](Self::set_readahead), [`prefetch`](Self::prefetch)) only
+///   while no fault waits, with requests that no page-in is kept waiting for, into memory above the
+///   low mark; unused, they are the first to go (S8).
 /// - Page frames never come from the reserve, whoever calls.
 ///
 /// ```
@@ -128,6 +137,9 @@ pub struct Pager<'s, 'm, A, T, P = SecondChance, const N: usize = 1> {
     table: T,
     pages: &'s mut [PageEntry<'m>],
     policy: P,
+    /// Pages that were read ahead, the oldest first. The policy does not know them.
+    cached: PageQueue,
+    readahead: Readahead,
     faults: FaultQueue<'s>,
     requests: Requests<'s>,
     throttle: Throttle,
@@ -218,6 +230,8 @@ where
             table,
             pages: tables.pages,
             policy,
+            cached: PageQueue::new(),
+            readahead: Readahead::new(),
             faults: FaultQueue::new(tables.faults),
             requests: Requests::new(tables.requests),
             throttle: Throttle::default(),
@@ -249,8 +263,12 @@ where
                 }
                 return Some(event);
             }
-            // S8: what completes and what faults goes before what is written.
-            let moved = self.complete_one(now) || self.serve_waiting(now) || self.reclaim(now);
+            // S8: what completes and what faults goes before what is written, and reading ahead
+            // comes last.
+            let moved = self.complete_one(now)
+                || self.serve_waiting(now)
+                || self.reclaim(now)
+                || self.prefetch_some(now);
             if !moved {
                 return None;
             }
@@ -327,6 +345,11 @@ where
                 entry.state = State::Untouched;
                 self.forgotten(page);
             }
+            State::Cached => {
+                self.drop_cached(page);
+                self.pages[page.index()].state = State::Untouched;
+                self.forgotten(page);
+            }
             State::Reading => entry.doomed = true,
             State::Writeback => {
                 entry.doomed = true;
@@ -367,15 +390,15 @@ where
     /// The bytes of a resident page, and notes that it was used. For tables whose frames *are* the
     /// pages, software paging above all. `None` while the page is out or in flight.
     pub fn frame(&mut self, page: Page) -> Option<&[u8]> {
-        self.pages.get(page.index())?.frame.as_ref()?;
+        self.pages.get(page.index())?.mapped_frame()?;
         self.touch(page);
-        self.pages[page.index()].frame.as_deref()
+        self.pages[page.index()].mapped_frame()
     }
 
     /// The bytes of a resident page, to be changed: the page is dirty from now on. Otherwise as
     /// [`frame`](Self::frame).
     pub fn frame_mut(&mut self, page: Page) -> Option<&mut [u8]> {
-        self.pages.get(page.index())?.frame.as_ref()?;
+        self.pages.get(page.index())?.mapped_frame()?;
         self.make_dirty(page);
         self.touch(page);
         self.pages[page.index()].frame.as_deref_mut()
@@ -386,6 +409,7 @@ where
     pub fn stats(&self) -> PagerStats {
         PagerStats {
             resident: self.policy.len(),
+            cached: self.cached.len(),
             second_chances: self.policy.spared(),
             dirty: self.dirty,
             writeback: self.writeback,

@@ -7,6 +7,7 @@ use mempool::Frame;
 use super::PageTable;
 use super::eviction::{EvictionNode, EvictionPages};
 use super::queue::FaultId;
+use super::readahead::Hint;
 use crate::SwapEntry;
 
 /// A virtual page, by its number: an index into the table of [`PageEntry`].
@@ -35,11 +36,15 @@ pub struct PageEntry<'m> {
     pub(super) swap: Option<SwapEntry>,
     /// What the eviction policy keeps here.
     pub(super) node: EvictionNode,
+    /// The page that was written to the slot after this one's, or the first of that request: a
+    /// guess, since either may have moved.
+    pub(super) neighbour: u32,
     /// Who waits for the page, or has not been told yet that it is there.
     pub(super) fault: Option<FaultId>,
     /// Holders that forbid eviction.
     pub(super) pins: u16,
     pub(super) state: State,
+    pub(super) hint: Hint,
     /// No slot holds the page's bytes. Under writeback: nor will the one that is being written.
     pub(super) dirty: bool,
     /// The table lets the page be written.
@@ -62,6 +67,8 @@ pub(super) enum State {
     Swapped,
     /// On its way in: the frame is lent to the address space, the slot is kept.
     Reading,
+    /// Read ahead: in its frame, clean and in its slot as well, but not mapped.
+    Cached,
     /// In its frame, and known to the eviction policy. A clean page has a slot, or is all zeros.
     Resident,
     /// On its way out: the frame is lent to the address space, the slot is being written.
@@ -74,15 +81,23 @@ impl PageEntry<'_> {
         frame: None,
         swap: None,
         node: EvictionNode::EMPTY,
+        neighbour: 0,
         fault: None,
         pins: 0,
         state: State::Untouched,
+        hint: Hint::None,
         dirty: false,
         writable: false,
         suspect: false,
         stray: false,
         doomed: false,
     };
+
+    /// The bytes of a page that is mapped.
+    pub(super) fn mapped_frame(&self) -> Option<&[u8]> {
+        let frame = self.frame.as_deref()?;
+        (self.state == State::Resident).then_some(frame)
+    }
 
     /// Whether somebody holds the page: it is pinned, or its fault was served and not reported yet.
     pub(super) const fn held(&self) -> bool {

@@ -45,9 +45,12 @@ where
         wanted > 0 && self.shrink(wanted, class, now)
     }
 
-    /// Evicts up to `wanted` pages, one request's worth of dirty ones at most. Direct reclaim
+    /// Evicts pages that were read ahead in vain, if there are any; else up to `wanted` pages, one request's worth of dirty ones at most. Direct reclaim
     /// looks until nothing counts as used any more.
     fn shrink(&mut self, wanted: usize, class: IoClass, now: Instant) -> bool {
+        if self.evict_cached(wanted) {
+            return true;
+        }
         let clean = self.policy.len() - self.dirty;
         let most = self.cluster_limit(now).min(wanted);
         if most == 0 && clean == 0 {
@@ -155,9 +158,11 @@ where
                 return false;
             }
         };
-        for (page, swap) in victims.iter().zip(run) {
+        let neighbours = victims.iter().cycle().skip(1).copied();
+        for ((page, swap), neighbour) in victims.iter().zip(run).zip(neighbours) {
             let entry = &mut self.pages[page.index()];
             entry.swap = Some(swap);
+            entry.neighbour = neighbour.0;
             entry.state = State::Writeback;
             if !T::MAPPED_DURING_WRITEBACK {
                 self.table.unmap(*page);
@@ -167,6 +172,8 @@ where
         self.note_request(Request {
             ticket,
             op: IoOp::Write,
+            class,
+            expedited: false,
             pages: victims,
             since: now,
         });

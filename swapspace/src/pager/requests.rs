@@ -1,7 +1,7 @@
 //! Which request carries which pages.
 
 use super::Page;
-use crate::{CLUSTER_FRAMES, FrameList, Instant, IoOp, SpaceTicket};
+use crate::{CLUSTER_FRAMES, FrameList, Instant, IoClass, IoOp, SpaceTicket};
 
 /// The pages of one request, in slot order.
 pub(super) type PageList = heapless::Vec<Page, CLUSTER_FRAMES>;
@@ -25,6 +25,10 @@ impl Default for RequestEntry {
 pub(super) struct Request {
     pub(super) ticket: SpaceTicket,
     pub(super) op: IoOp,
+    /// Of what class it was when it was admitted.
+    pub(super) class: IoClass,
+    /// It was read ahead, and somebody waits for it now.
+    pub(super) expedited: bool,
     pub(super) pages: PageList,
     pub(super) since: Instant,
 }
@@ -78,6 +82,15 @@ impl<'s> Requests<'s> {
         let free = self.table.iter_mut().find(|entry| entry.0.is_none());
         free.expect("the credit was checked before the request was submitted")
             .0 = Some(request);
+    }
+
+    /// A page that is read ahead is wanted now: the request that it is in, if that is news.
+    /// O(entries).
+    pub(super) fn expedite(&mut self, page: Page) -> Option<SpaceTicket> {
+        let mut requests = self.table.iter_mut().filter_map(|entry| entry.0.as_mut());
+        let request = requests
+            .find(|request| request.class == IoClass::Prefetch && request.pages.contains(&page))?;
+        (!core::mem::replace(&mut request.expedited, true)).then_some(request.ticket)
     }
 
     /// Takes the request that a completion belongs to. O(entries).

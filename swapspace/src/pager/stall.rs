@@ -94,7 +94,7 @@ where
             StallReason::PageOut
         } else if self.requests.in_flight() >= self.credits().max(1) {
             StallReason::PageIn
-        } else if self.policy.len() == 0 {
+        } else if self.policy.len() + self.cached.len() == 0 {
             StallReason::NothingResident
         } else if movable.peek().is_none() {
             StallReason::Held

@@ -25,6 +25,12 @@ pub struct PagerStats {
     pub write_failures: u64,
     /// Requests that the address space refused; nothing changed.
     pub refusals: u64,
+    /// Pages read ahead of any fault.
+    pub prefetched: u64,
+    /// Of these, pages that were faulted: from memory, or while they were on their way in.
+    pub prefetch_hits: u64,
+    /// Of these, pages that went, or were forgotten, before they were of use.
+    pub prefetch_wasted: u64,
     /// Pages that became dirty again while they were being written.
     pub redirtied: u64,
     /// Pages that went without a write, because their slot or the zero page holds them.
@@ -34,10 +40,12 @@ pub struct PagerStats {
     /// Slots that were taken from a resident page because none was free.
     pub slots_reclaimed: u64,
 
-    /// Pages in memory now, those being written not included.
+    /// Pages mapped now, those being written not included.
     pub resident: usize,
     /// Resident pages that no slot holds.
     pub dirty: usize,
+    /// Pages in memory now that were read ahead and not faulted yet.
+    pub cached: usize,
     /// Pages being written now.
     pub writeback: usize,
     /// Requests in flight now.

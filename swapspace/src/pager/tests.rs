@@ -1,6 +1,7 @@
 mod areas;
 mod bed;
 mod model;
+mod prefetch;
 
 use alloc::vec::Vec;
 

@@ -59,6 +59,13 @@ pub trait EvictionPolicy {
         let _ = (pages, page);
     }
 
+    /// A page that had left memory is back, unmapped, and may become resident
+    /// ([`insert`](Self::insert) as [`Arrival::Faulted`]) or leave again
+    /// ([`evicted`](Self::evicted)). Until then the links of its node are not the policy's. O(1).
+    fn recalled<P: EvictionPages>(&mut self, pages: &mut P, page: Page) {
+        let _ = (pages, page);
+    }
+
     /// The contents of a page that is not in are gone, and with them all that was known of it.
     /// O(1).
     fn forgotten<P: EvictionPages>(&mut self, pages: &mut P, page: Page) {

@@ -34,6 +34,8 @@ const NONE: u8 = 0;
 const SMALL: u8 = 1;
 const MAIN: u8 = 2;
 const GHOST: u8 = 3;
+/// Was a ghost, and is in memory.
+const RECALLED: u8 = 4;
 
 /// Uses that are counted.
 const MOST: u8 = 3;
@@ -147,7 +149,15 @@ impl EvictionPolicy for S3Fifo {
             Arrival::Back => self.push(pages, page, SMALL),
             Arrival::Faulted => {
                 pages.node_mut(page).used = 0;
-                self.push(pages, page, if was == GHOST { MAIN } else { SMALL });
+                self.push(
+                    pages,
+                    page,
+                    if matches!(was, GHOST | RECALLED) {
+                        MAIN
+                    } else {
+                        SMALL
+                    },
+                );
             }
         }
     }
@@ -163,7 +173,7 @@ impl EvictionPolicy for S3Fifo {
 
     fn evicted<P: EvictionPages>(&mut self, pages: &mut P, page: Page) {
         let was = core::mem::replace(&mut pages.node_mut(page).queue, NONE);
-        if was != SMALL {
+        if !matches!(was, SMALL | RECALLED) {
             return;
         }
         self.push(pages, page, GHOST);
@@ -175,6 +185,13 @@ impl EvictionPolicy for S3Fifo {
             {
                 self.forget_ghost(pages, oldest);
             }
+        }
+    }
+
+    fn recalled<P: EvictionPages>(&mut self, pages: &mut P, page: Page) {
+        if pages.node(page).queue == GHOST {
+            self.ghosts.remove(pages, page);
+            pages.node_mut(page).queue = RECALLED;
         }
     }
 

@@ -57,6 +57,8 @@ enum Place {
     Out,
     In,
     Lent,
+    /// In memory, and not known to the policy.
+    Recalled,
 }
 
 #[derive(Debug, Clone)]
@@ -64,8 +66,9 @@ enum Op {
     /// The page becomes resident, or what was lent comes back.
     Insert(u32),
     Lend(u32),
-    /// What was lent has left memory.
+    /// What was lent, or recalled, has left memory.
     Evicted(u32),
+    Recalled(u32),
     Forgotten(u32),
     Touch(u32),
     Accessed(u32),
@@ -82,6 +85,7 @@ fn op() -> impl Strategy<Value = Op> {
         20 => page.clone().prop_map(Op::Insert),
         4 => page.clone().prop_map(Op::Lend),
         6 => page.clone().prop_map(Op::Evicted),
+        4 => page.clone().prop_map(Op::Recalled),
         3 => page.clone().prop_map(Op::Forgotten),
         15 => page.clone().prop_map(Op::Touch),
         8 => page.clone().prop_map(Op::Accessed),
@@ -110,7 +114,7 @@ impl<E: EvictionPolicy> World<E> {
     fn insert(&mut self, page: u32) {
         let arrival = match self.places[page as usize] {
             Place::In => return,
-            Place::Out => Arrival::Faulted,
+            Place::Out | Place::Recalled => Arrival::Faulted,
             Place::Lent => Arrival::Back,
         };
         self.policy.insert(&mut self.books, Page(page), arrival);
@@ -167,7 +171,16 @@ impl<E: EvictionPolicy> World<E> {
                 self.policy.remove(&mut self.books, Page(*page));
                 self.places[at(page)] = Place::Lent;
             }
-            Op::Evicted(page) if self.places[at(page)] == Place::Lent => self.evict(*page),
+            Op::Evicted(page) if matches!(self.places[at(page)], Place::Lent | Place::Recalled) => {
+                self.evict(*page);
+            }
+            Op::Recalled(page) if self.places[at(page)] == Place::Out => {
+                self.policy.recalled(&mut self.books, Page(*page));
+                self.places[at(page)] = Place::Recalled;
+                // Its links are the pager's now.
+                let node = self.books.node_mut(Page(*page));
+                (node.next, node.prev) = (77, 77);
+            }
             Op::Forgotten(page) => {
                 if self.places[at(page)] == Place::In {
                     self.policy.remove(&mut self.books, Page(*page));
@@ -175,7 +188,7 @@ impl<E: EvictionPolicy> World<E> {
                 self.policy.forgotten(&mut self.books, Page(*page));
                 self.places[at(page)] = Place::Out;
             }
-            Op::Touch(page) if self.places[at(page)] != Place::Out => {
+            Op::Touch(page) if matches!(self.places[at(page)], Place::In | Place::Lent) => {
                 self.policy.touch(&mut self.books, Page(*page));
             }
             Op::Accessed(page) if self.places[at(page)] == Place::In => {

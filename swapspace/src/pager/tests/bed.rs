@@ -40,6 +40,8 @@ pub(super) struct Script {
     pub(super) refuse: usize,
     /// Completions are held back.
     pub(super) held: bool,
+    /// To which classes requests were raised.
+    pub(super) expedited: Vec<IoClass>,
     /// Every request that was admitted.
     pub(super) log: Vec<(IoOp, IoClass, Slot, usize)>,
 }
@@ -142,6 +144,11 @@ impl<F: PageFrame> AddressSpace<F> for Flaky<F> {
 
     fn next_deadline(&self) -> Option<Instant> {
         self.ram.next_deadline()
+    }
+
+    fn expedite(&mut self, ticket: Ticket, class: IoClass) {
+        self.script.borrow_mut().expedited.push(class);
+        self.ram.expedite(ticket, class);
     }
 
     fn swap_deactivate(&mut self, now: Instant) -> Poll<Result<(), Scripted>> {
@@ -464,6 +471,7 @@ impl<T: Client, P: EvictionPolicy + Default> Bed<T, P> {
         let in_state = |state| pager.pages.iter().filter(move |e| e.state == state);
         let count = |state| in_state(state).count();
         assert_eq!(pager.policy.len(), count(State::Resident));
+        assert_eq!(pager.cached.len(), count(State::Cached));
         assert_eq!(pager.writeback, count(State::Writeback));
         assert_eq!(
             pager.dirty,
@@ -480,6 +488,7 @@ impl<T: Client, P: EvictionPolicy + Default> Bed<T, P> {
                 State::Untouched => assert!(!frame && !swap && !entry.dirty),
                 State::Swapped => assert!(!frame && swap && !entry.dirty),
                 State::Reading => assert!(!frame && swap),
+                State::Cached => assert!(frame && swap && !entry.dirty && !entry.held()),
                 State::Resident => assert!(frame && !(entry.dirty && swap)),
                 State::Writeback => assert!(!frame && swap),
             }

@@ -18,6 +18,8 @@ enum Op {
     Read(u32),
     Write(u32),
     Discard(u32),
+    Prefetch(u32, u32),
+    Advise(u32, Advice),
     Pin(u32),
     Unpin(u32),
     /// Somebody else takes, or gives back, so many frames.
@@ -37,6 +39,8 @@ fn op() -> impl Strategy<Value = Op> {
         20 => page.clone().prop_map(Op::Read),
         30 => page.clone().prop_map(Op::Write),
         3 => page.clone().prop_map(Op::Discard),
+        3 => (page.clone(), 0u32..12).prop_map(|(page, len)| Op::Prefetch(page, len)),
+        2 => (page.clone(), advice()).prop_map(|(page, advice)| Op::Advise(page, advice)),
         1 => page.clone().prop_map(Op::Pin),
         2 => page.prop_map(Op::Unpin),
         3 => (1usize..5).prop_map(Op::Hog),
@@ -47,6 +51,15 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (1usize..3).prop_map(Op::Refuse),
         3 => any::<bool>().prop_map(Op::Hold),
         15 => (0u64..200).prop_map(Op::Pass),
+    ]
+}
+
+fn advice() -> impl Strategy<Value = Advice> {
+    prop_oneof![
+        Just(Advice::Normal),
+        Just(Advice::Sequential),
+        Just(Advice::Random),
+        Just(Advice::Cold),
     ]
 }
 
@@ -70,8 +83,11 @@ struct World<T, P> {
 
 impl<T: Client, P: EvictionPolicy + Default> World<T, P> {
     fn new((shape, strays): (Shape, usize)) -> Self {
+        let mut bed = Bed::with_policy(shape);
+        // Half of the machines read ahead.
+        bed.pager.set_readahead(shape.slots % 2 == 0);
         World {
-            bed: Bed::with_policy(shape),
+            bed,
             model: vec![0; PAGES as usize],
             wants: vec![Want::Nothing; PAGES as usize],
             version: 0,
@@ -165,6 +181,14 @@ impl<T: Client, P: EvictionPolicy + Default> World<T, P> {
                     self.model[page as usize] = 0;
                     self.pump();
                     self.wants[page as usize] = Want::Nothing;
+                }
+                Op::Prefetch(page, len) => {
+                    let pages = Page(page)..Page(PAGES.min(page + len));
+                    self.bed.pager.prefetch(pages).unwrap();
+                }
+                Op::Advise(page, advice) => {
+                    let pages = Page(page)..Page(PAGES.min(page + 8));
+                    self.bed.pager.advise(pages, advice).unwrap();
                 }
                 Op::Pin(page) => drop(self.bed.pager.pin(Page(page))),
                 Op::Unpin(page) => drop(self.bed.pager.unpin(Page(page))),
