@@ -233,6 +233,37 @@ fn a_holder_that_never_learned_of_it_leaves_the_lease_to_its_heir() {
 }
 
 #[test]
+fn a_file_is_removed_under_our_lease_and_not_under_another_machine_s() {
+    let rig = Rig::new();
+    let file = rig.directory.path().join("swap");
+    let removes = |config: &mut SwapFileConfig| config.remove_on_deactivate = true;
+    let mut swap = rig.swap_with(lease("us", 1), removes);
+    activate(&mut swap).unwrap();
+    deactivate(&mut swap).unwrap();
+    assert!(!file.exists() && !rig.lease().exists());
+
+    // Whether the first holder has learned that it is no longer the holder, or not.
+    for learns in [true, false] {
+        let mut first = rig.swap_with(lease("first", 1), removes);
+        activate(&mut first).unwrap();
+        let mut heir = rig.swap(LeaseConfig {
+            policy: LeasePolicy::TakeOver,
+            ..lease("heir", 2)
+        });
+        activate(&mut heir).unwrap();
+        if learns {
+            renew(&mut first).unwrap_err();
+        }
+        let ended = deactivate(&mut first);
+        assert_eq!(ended.is_ok(), learns, "{ended:?}");
+        write(&mut heir, 1, page(1, 1)).unwrap();
+        deactivate(&mut heir).unwrap();
+        assert!(file.exists() && !rig.lease().exists());
+        std::fs::remove_file(&file).unwrap();
+    }
+}
+
+#[test]
 fn a_holder_that_renews_its_lease_keeps_it() {
     let rig = Rig::new();
     let mut holder = rig.swap(LeaseConfig {

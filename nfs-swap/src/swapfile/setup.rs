@@ -161,14 +161,15 @@ impl Setup {
     /// Goes to the first step of deactivation.
     pub(super) fn put_away(&mut self, config: &SwapFileConfig, now: Instant) {
         let remove = self.created && config.remove_on_deactivate;
-        self.enter(
-            if remove {
-                Stage::Remove
-            } else {
-                self.farewell()
-            },
-            now,
-        );
+        let stage = match self.lease_lost() {
+            // Another machine's by now, the file included.
+            Some(_) => Stage::Unmount,
+            None if remove && self.lease.is_held() => Stage::Renew,
+            None if remove => Stage::Remove,
+            None => self.farewell(),
+        };
+        self.enter(stage, now);
+        self.lease.enter(stage);
     }
 
     /// Goes to the first step of giving an activation up, the connection having been dropped.
@@ -283,8 +284,8 @@ impl Setup {
             Stage::Unmount => return Progress::Finished(self.failure.map_or(Ok(()), Err)),
             // What is left there is protected by the lease, until an activation makes it afresh.
             Stage::Remove if !failed_before && self.ready => Some(self.farewell()),
-            Stage::Remove | Stage::Release if !failed_before => Some(Stage::Unmount),
-            Stage::Remove | Stage::Release => None,
+            Stage::Renew | Stage::Remove | Stage::Release if !failed_before => Some(Stage::Unmount),
+            Stage::Renew | Stage::Remove | Stage::Release => None,
             _ if self.created => Some(Stage::Remove),
             _ => self.lease.is_held().then_some(Stage::Release),
         };
@@ -403,8 +404,13 @@ impl Setup {
                 }
             }
             Stage::Release => return self.release_lease(client, config, now),
-            // Renewal has a driver of its own.
-            Stage::Renew => return Poll::Ready(Ok(None)),
+            // Before the file is removed; while it is active, renewal has a driver of its own.
+            Stage::Renew => {
+                if let Some(ours) = &config.lease {
+                    ready!(self.renew_lease(client, ours, now))?;
+                }
+                Stage::Remove
+            }
             Stage::Unmount => {
                 if self.root != Fh::default() {
                     let path = &config.export;
