@@ -6,9 +6,9 @@
 //! 220 MiB of memory for 1 TiB of swap. Figures are wall time of this machine, and good for the
 //! shape of the curve only; that the steps are bounded is a test of `slots`.
 
+use core::hint::black_box;
+use core::task::Poll;
 use std::collections::VecDeque;
-use std::hint::black_box;
-use std::task::Poll;
 use std::time::Instant as Clock;
 
 use mempool::{Budget, FRAME_SIZE};
@@ -66,7 +66,7 @@ fn main() {
     println!("area      full   ns/page   pages/run");
     for shift in [14, 17, 20, 22, 24, 26, 28] {
         let slots = 1u32 << shift;
-        let mib = u64::from(slots) * FRAME_SIZE as u64 >> 20;
+        let mib = (u64::from(slots) * FRAME_SIZE as u64) >> 20;
         if mib > most << 10 {
             break;
         }
