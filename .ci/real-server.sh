@@ -81,3 +81,9 @@ pages_come_in 1 &
 witness=$!
 NFS_SWAP_URL=$URL "${suite[@]}" -- --nocapture
 wait "$witness"
+
+note "the same over UDP"
+pages_come_in 1 &
+witness=$!
+NFS_SWAP_URL="$URL&proto=udp" "${suite[@]}" -- --nocapture
+wait "$witness"

@@ -217,7 +217,7 @@ impl fmt::Display for Stage {
 pub enum SwapFileError {
     /// No connection to the server.
     Connect {
-        /// The TCP port.
+        /// The port.
         port: u16,
         /// What happened.
         why: LinkDown,
@@ -337,7 +337,7 @@ impl fmt::Display for SwapFileError {
             ),
             SwapFileError::NotRegistered { program } => write!(
                 f,
-                "the portmapper knows no TCP port of program {program}; start the NFS server, or \
+                "the portmapper knows no port of program {program}; start the NFS server, or \
                  name the ports in the URL (nfs://HOST:PORT/...?mountport=N)"
             ),
             SwapFileError::Mount(status) => write!(
@@ -350,8 +350,8 @@ impl fmt::Display for SwapFileError {
             }
             SwapFileError::TransferTooSmall { limit, page_size } => write!(
                 f,
-                "the server moves at most {limit} bytes in one call, a page has {page_size}; \
-                 raise its transfer size"
+                "the server and the transport move at most {limit} bytes in one call, a page has \
+                 {page_size}; raise the server's transfer size, or use TCP"
             ),
             SwapFileError::TooLarge { limit, needs } => write!(
                 f,

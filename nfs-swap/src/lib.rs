@@ -1,4 +1,4 @@
-//! Swap space in a file on an NFS server: NFSv3 over TCP, without a heap, a thread or a clock.
+//! Swap space in a file on an NFS server: NFSv3 over TCP or UDP, without a heap, a thread or a clock.
 //!
 //! # The problem
 //!
@@ -23,7 +23,7 @@
 //! - [`SwapFile`] is an [`AddressSpace`](swapspace::AddressSpace): hand it to a pager.
 //! - [`Client`] is the protocol alone, for a kernel with a network stack of its own: give it the
 //!   bytes that arrive and the time, take the bytes to send and the requests that are finished.
-//! - [`Transport`](transport::Transport) is the little that a swap file needs of TCP.
+//! - [`Transport`](transport::Transport) is the little that a swap file needs of TCP or UDP.
 //!
 //! # Example
 //!
@@ -85,16 +85,20 @@
 //! - **Exclusive use** (S6): with a [lease](LeaseConfig), a file that another machine swaps to is
 //!   refused by name.
 //! - **Flows** (S7): over smoltcp, each connection is tagged VMIO before its SYN.
+//! - **Loss**: over UDP a lost call or reply costs the few milliseconds that the server usually
+//!   takes, and no reply does harm that comes late, twice, cut off, or from elsewhere.
 //!
 //! What each error means is told with [`RequestError`].
 //!
 //! What it cannot prevent: a write may be carried out later than its client believes by a server
 //! that had read it and was merely slow, as with any NFS client. The pages of a pager are safe from
 //! that: until the file is activated anew, nothing else is put into the slots of a write that
-//! [timed out](RequestError::TimedOut), or that was sent again over a new connection. The price is
-//! a few slots for each connection that is lost amid page-outs. A new file whose filling was disturbed
-//! in that way is removed and made afresh, and a late write finds no file. Pages are not safe from the
-//! late writes of an earlier activation of the same file; nor from somebody who truncates the file,
+//! [timed out](RequestError::TimedOut), or that was sent again. The price is a few slots for each
+//! connection, or a slot for each datagram, that is lost amid page-outs. A new file whose filling was
+//! disturbed in that way is removed and made afresh, and a late write finds no file. (Over UDP the
+//! second filling may lose a datagram as well as the first: what is late has the time of
+//! [`rpc_timeout`](ClientConfig::rpc_timeout) to arrive, then.) Pages are not safe from the late
+//! writes of an earlier activation of the same file; nor from somebody who truncates the file,
 //! when the answer is lost that would have shown it and a later page-out makes it longer again; or
 //! when he does so on the server itself, behind the back of an NFS server that remembers the old size
 //! (nfs-ganesha does, for a minute), and a page-out makes it longer again before a page-in meets the
@@ -104,7 +108,7 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
-//! | `std` | `transport::std`: non-blocking `std::net` TCP |
+//! | `std` | `transport::std`: non-blocking TCP and UDP over `std::net` |
 //! | `smoltcp` | `transport::smoltcp`: TCP on a smoltcp stack of its own, with VMIO flows |
 //! | `defmt` | `defmt::Format` on errors and statistics |
 //! | `ablation` | every `Mechanism` can be switched off (`ablate`), for tests and demonstrations; never enable it in a product |
@@ -127,7 +131,7 @@ pub mod xdr;
 
 #[cfg(feature = "ablation")]
 pub use ablation::Mechanism;
-pub use client::{CallError, Client, ClientConfig, Timeouts};
+pub use client::{BufferTooSmall, CallError, Client, ClientConfig, Timeouts};
 pub use error::{ProtocolError, RequestError, Stage, SwapFileError};
 pub use stats::Stats;
 pub use swapfile::{

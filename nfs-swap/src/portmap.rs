@@ -1,6 +1,7 @@
 //! The portmapper, version 2 (RFC 1833 section 3): which port a program listens on.
 
 use crate::rpc::{Procedure, Program};
+use crate::transport::Protocol;
 use crate::xdr::{Reader, Writer, XdrError};
 
 /// The portmapper itself.
@@ -12,13 +13,13 @@ pub const PROGRAM: Program = Program {
 /// Where the portmapper listens.
 pub const PORT: u16 = 111;
 
-const IPPROTO_TCP: u32 = 6;
-
-/// GETPORT: the TCP port of a program.
+/// GETPORT: the port of a program.
 #[derive(Debug, Clone, Copy)]
 pub struct GetPort {
     /// The program looked for.
     pub program: Program,
+    /// What it is to be served over.
+    pub protocol: Protocol,
 }
 
 impl Procedure for GetPort {
@@ -30,7 +31,10 @@ impl Procedure for GetPort {
     fn encode(&self, writer: &mut Writer<'_>) -> Result<(), XdrError> {
         writer.u32(self.program.number)?;
         writer.u32(self.program.version)?;
-        writer.u32(IPPROTO_TCP)?;
+        writer.u32(match self.protocol {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+        })?;
         writer.u32(0)
     }
 

@@ -10,12 +10,18 @@ use core::fmt;
 pub struct Stats {
     /// Calls put on the wire, repetitions included.
     pub calls: u64,
-    /// Calls put on the wire again after a lost connection.
+    /// Calls put on the wire again: after a lost connection, or because the answer to a datagram was
+    /// overdue.
     pub resent: u64,
     /// Replies to calls of ours.
     pub replies: u64,
     /// Replies that nobody waits for: late ones, or foreign ones. They are skipped.
     pub foreign: u64,
+    /// Datagrams that were no whole reply to the call that they named, cut off for example. They are
+    /// dropped.
+    pub malformed: u64,
+    /// Datagrams from elsewhere than the server. They are dropped.
+    pub strangers: u64,
     /// Connections dropped because the server sent nonsense.
     pub protocol_errors: u64,
     /// Connections dropped because the server said nothing for too long.
@@ -51,6 +57,8 @@ impl fmt::Display for Stats {
             ("calls resent", self.resent),
             ("replies", self.replies),
             ("foreign replies", self.foreign),
+            ("malformed replies", self.malformed),
+            ("from strangers", self.strangers),
             ("protocol errors", self.protocol_errors),
             ("silences", self.silences),
             ("connection resets", self.resets),

@@ -7,6 +7,7 @@ use core::fmt;
 use core::time::Duration;
 
 use crate::mount::PATH_MAX;
+use crate::transport::Protocol;
 
 /// The port of NFS where the URL names none.
 pub const NFS_PORT: u16 = 2049;
@@ -33,6 +34,8 @@ pub enum UrlError {
     UnknownOption,
     /// An option whose value is not a number in range.
     BadOption,
+    /// The protocol is neither `tcp` nor `udp`.
+    Protocol,
 }
 
 impl fmt::Display for UrlError {
@@ -44,9 +47,10 @@ impl fmt::Display for UrlError {
             UrlError::Path => "the URL names no swap file; write nfs://HOST/EXPORT/FILE",
             UrlError::TooLong => "the export (256 bytes) or the file name (128 bytes) is too long",
             UrlError::UnknownOption => {
-                "unknown option in the URL; there are mountport, deadline, uid and gid"
+                "unknown option in the URL; there are proto, mountport, deadline, uid and gid"
             }
             UrlError::BadOption => "an option in the URL needs a number as its value",
+            UrlError::Protocol => "proto in the URL must be tcp or udp",
         })
     }
 }
@@ -67,14 +71,17 @@ impl core::error::Error for UrlError {}
 pub struct SwapUrl<'a> {
     /// Name or address of the server, without brackets.
     pub host: &'a str,
-    /// TCP port of NFS, where it is named.
+    /// Port of NFS, where it is named.
     pub port: Option<u16>,
-    /// TCP port of MOUNT, where it is named.
+    /// Port of MOUNT, where it is named.
     pub mount_port: Option<u16>,
     /// Path of the export, with its leading slash.
     pub export: &'a str,
     /// Name of the swap file in the export.
     pub file: &'a str,
+    /// What carries the calls (`proto=tcp` or `proto=udp`): TCP unless it is said. It is for whoever
+    /// chooses the transport; the swap file does as its transport does.
+    pub protocol: Protocol,
     /// How long a request may take, where it is said (`deadline=SECONDS`).
     pub deadline: Option<Duration>,
     /// User to act for, where it is said.
@@ -109,6 +116,7 @@ impl<'a> SwapUrl<'a> {
             mount_port: None,
             export,
             file,
+            protocol: Protocol::Tcp,
             deadline: None,
             uid: None,
             gid: None,
@@ -125,6 +133,13 @@ impl<'a> SwapUrl<'a> {
         let number = number.map_err(|_| UrlError::BadOption);
         match name {
             "mountport" => self.mount_port = Some(self::port(value).or(Err(UrlError::BadOption))?),
+            "proto" => {
+                self.protocol = match value {
+                    "tcp" => Protocol::Tcp,
+                    "udp" => Protocol::Udp,
+                    _ => return Err(UrlError::Protocol),
+                }
+            }
             "deadline" => {
                 let seconds = number?;
                 if seconds == 0 {
@@ -180,6 +195,17 @@ mod tests {
     }
 
     #[test]
+    fn the_protocol_is_tcp_unless_it_is_said() {
+        for (text, protocol) in [
+            ("nfs://h/e/f", Protocol::Tcp),
+            ("nfs://h/e/f?proto=tcp", Protocol::Tcp),
+            ("nfs://h/e/f?uid=7&proto=udp", Protocol::Udp),
+        ] {
+            assert_eq!(SwapUrl::parse(text).unwrap().protocol, protocol, "{text}");
+        }
+    }
+
+    #[test]
     fn an_ipv6_host_stands_in_brackets() {
         let url = SwapUrl::parse("nfs://[fe80::1]:2050/e/f?uid=7&gid=8").unwrap();
         assert_eq!((url.host, url.port), ("fe80::1", Some(2050)));
@@ -200,6 +226,8 @@ mod tests {
             ("nfs://h/e/f?speed=1", UrlError::UnknownOption),
             ("nfs://h/e/f?mountport=x", UrlError::BadOption),
             ("nfs://h/e/f?deadline=0", UrlError::BadOption),
+            ("nfs://h/e/f?proto=sctp", UrlError::Protocol),
+            ("nfs://h/e/f?proto", UrlError::Protocol),
         ] {
             assert_eq!(SwapUrl::parse(text), Err(error), "{text}");
         }

@@ -7,6 +7,9 @@ use core::cell::Cell;
 use std::alloc::System;
 
 use nfs_server::{Config, Server};
+use nfs_swap::transport::std::StdUdp;
+use support::scripted::{Answer, Scripted, WRITE};
+use support::{Frame, Socket, Swap, swap_over};
 use support::{activate, complete, config, deactivate, now, page, submit, swap, url};
 use swapspace::{AddressSpace, IoOp};
 
@@ -50,26 +53,7 @@ fn page_out_and_page_in_take_nothing_from_the_heap() {
     let mut swap = swap(&url, config(&url, 64));
     activate(&mut swap).unwrap();
 
-    let mut frames: Vec<_> = (0..8)
-        .map(|slot| Some([page(slot, 1), page(slot + 8, 1)]))
-        .collect();
-    let taken = allocations(|| {
-        for op in [IoOp::Write, IoOp::Read] {
-            for (slot, frames) in (0..).step_by(2).zip(&mut frames) {
-                submit(&mut swap, op, slot, frames.take().unwrap()).unwrap();
-            }
-            for _ in 0..8 {
-                let mut done = complete(&mut swap);
-                done.result.unwrap();
-                let index = done.io.slot.0 as usize / 2;
-                let second = done.io.frames.pop().unwrap();
-                let first = done.io.frames.pop().unwrap();
-                frames[index] = Some([first, second]);
-            }
-        }
-    });
-    assert_eq!(taken, 0);
-    assert_eq!(frames[3].as_ref().unwrap()[1], page(11, 1));
+    let mut frames = goes_out_and_in(&mut swap);
 
     // Nor does a lost connection.
     server.kill();
@@ -83,4 +67,47 @@ fn page_out_and_page_in_take_nothing_from_the_heap() {
     let taken = taken + allocations(|| complete(&mut swap).result.unwrap());
     assert_eq!(taken, 0);
     deactivate(&mut swap).unwrap();
+}
+
+#[test]
+fn nor_do_datagrams_that_are_lost_and_sent_again() {
+    let mut writes = 0;
+    let server = Scripted::start_udp(move |call| {
+        writes += usize::from(call.is(WRITE));
+        match call.is(WRITE) && writes % 2 == 1 {
+            true => Answer::Silence,
+            false => Answer::Normal,
+        }
+    });
+    let url = url(server.address);
+    let mut swap: Swap<StdUdp> = swap_over(&url, config(&url, 64));
+    activate(&mut swap).unwrap();
+    goes_out_and_in(&mut swap);
+    assert!(swap.stats().resent > 0);
+    deactivate(&mut swap).unwrap();
+}
+
+/// Eight clusters out and in again, without an allocation.
+fn goes_out_and_in<T: Socket>(swap: &mut Swap<T>) -> Vec<Option<[Frame; 2]>> {
+    let mut frames: Vec<_> = (0..8)
+        .map(|slot| Some([page(slot, 1), page(slot + 8, 1)]))
+        .collect();
+    let taken = allocations(|| {
+        for op in [IoOp::Write, IoOp::Read] {
+            for (slot, frames) in (0..).step_by(2).zip(&mut frames) {
+                submit(swap, op, slot, frames.take().unwrap()).unwrap();
+            }
+            for _ in 0..8 {
+                let mut done = complete(swap);
+                done.result.unwrap();
+                let index = done.io.slot.0 as usize / 2;
+                let second = done.io.frames.pop().unwrap();
+                let first = done.io.frames.pop().unwrap();
+                frames[index] = Some([first, second]);
+            }
+        }
+    });
+    assert_eq!(taken, 0);
+    assert_eq!(frames[3].as_ref().unwrap()[1], page(11, 1));
+    frames
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::net::ToSocketAddrs;
 
 use nfs_server::{Config, Server};
+use nfs_swap::transport::Protocol;
 use nfs_swap::{NFS_PORT, SwapUrl, UrlError};
 use tempfile::TempDir;
 
@@ -50,6 +51,9 @@ impl Store {
             error,
         };
         let parsed = SwapUrl::parse(url).map_err(bad)?;
+        if parsed.protocol != Protocol::Tcp {
+            return Err(StoreError::Protocol { url: url.into() });
+        }
         let resolve = |error| StoreError::Resolve {
             host: parsed.host.into(),
             error,
@@ -75,6 +79,8 @@ pub(crate) enum StoreError {
     Own(io::Error),
     /// The URL is malformed.
     Url { url: String, error: UrlError },
+    /// The gateway carries TCP only.
+    Protocol { url: String },
     /// The host has no address.
     Resolve { host: String, error: io::Error },
 }
@@ -90,6 +96,12 @@ impl fmt::Display for StoreError {
             }
             StoreError::Url { url, error } => {
                 write!(f, "--server {url}: {error} (nfs://HOST[:PORT]/EXPORT/FILE)")
+            }
+            StoreError::Protocol { url } => {
+                write!(
+                    f,
+                    "--server {url}: the demonstration speaks TCP; leave proto=udp out"
+                )
             }
             StoreError::Resolve { host, error } => {
                 write!(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use core::net::IpAddr;
 
+use nfs_swap::rpc::Framing;
 use nfs_swap::transport::{Link, LinkDown, Transport};
 use swapspace::Instant;
 
@@ -35,6 +36,14 @@ impl<T> ViaGateway<T> {
 }
 
 impl<T: Transport> Transport for ViaGateway<T> {
+    fn framing(&self) -> Framing {
+        self.inner.framing()
+    }
+
+    fn strangers(&self) -> u64 {
+        self.inner.strangers()
+    }
+
     fn connect(&mut self, port: u16, now: Instant) -> Result<(), LinkDown> {
         if self.open.insert(port) {
             self.gateway.forward(Forward {

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use mempool::Budget;
+use nfs_swap::rpc::Framing;
 use nfs_swap::transport::{Link, LinkDown, Transport};
 use swapspace::{
     AddressSpace, Completion, Geometry, Instant, IoClass, IoOp, PageFrame, Refused, SubmitError,
@@ -256,6 +257,14 @@ impl Reader<'_> {
 }
 
 impl<T: Transport> Transport for Tap<T> {
+    fn framing(&self) -> Framing {
+        self.inner.framing()
+    }
+
+    fn strangers(&self) -> u64 {
+        self.inner.strangers()
+    }
+
     fn connect(&mut self, port: u16, now: Instant) -> Result<(), LinkDown> {
         self.head.clear();
         self.left = 0;

@@ -8,7 +8,7 @@ use swapspace::{Instant, PageFrame};
 
 use super::Client;
 use crate::error::ProtocolError;
-use crate::rpc::{CallHeader, Procedure, Reject, ReplyHeader, record_mark};
+use crate::rpc::{CallHeader, Framing, Procedure, Reject, ReplyHeader, record_mark};
 use crate::xdr::{Reader, Writer, XdrError};
 
 /// Bytes of the longest call, record mark included, and of the longest reply: that of LOOKUP, with
@@ -28,7 +28,12 @@ enum Phase {
 pub(super) struct Control {
     phase: Phase,
     xid: u32,
-    resend: bool,
+    /// How often it was put on the wire.
+    copies: u32,
+    /// When it is to be sent again, if it goes by datagrams.
+    repeat_at: Option<Instant>,
+    /// Whether a reply without its mark is a whole one to this call.
+    check: fn(&[u8]) -> Result<(), ProtocolError>,
     /// The record to send, then the reply without its mark.
     buf: heapless::Vec<u8, CONTROL_MAX>,
 }
@@ -38,16 +43,39 @@ impl Control {
         Control {
             phase: Phase::Idle,
             xid: 0,
-            resend: false,
+            copies: 0,
+            repeat_at: None,
+            check: |_| Err(ProtocolError::NotAReply),
             buf: heapless::Vec::new(),
         }
     }
 
     pub(super) fn reset(&mut self) {
         if matches!(self.phase, Phase::Sending | Phase::Sent(_)) {
-            self.phase = Phase::Queued;
-            self.resend = true;
+            self.repeat();
         }
+    }
+
+    /// Queues it again.
+    pub(super) const fn repeat(&mut self) {
+        self.phase = Phase::Queued;
+        self.repeat_at = None;
+    }
+
+    /// To be sent again then, unless it is answered before.
+    pub(super) const fn repeat_at(&mut self, at: Instant) {
+        self.repeat_at = Some(at);
+    }
+
+    pub(super) const fn repeats(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Sent(_) => self.repeat_at,
+            _ => None,
+        }
+    }
+
+    pub(super) const fn copies(&self) -> u32 {
+        self.copies
     }
 
     /// The record to send next, if there is one; and whether it was sent before.
@@ -56,7 +84,8 @@ impl Control {
             return None;
         }
         self.phase = Phase::Sending;
-        Some(self.resend)
+        self.copies = self.copies.saturating_add(1);
+        Some(self.copies > 1)
     }
 
     pub(super) fn record(&self) -> &[u8] {
@@ -89,6 +118,29 @@ impl Control {
             self.phase = Phase::Answered;
         }
     }
+
+    /// Whether a copy of it is out and not answered.
+    pub(super) const fn is_out(&self) -> bool {
+        match self.phase {
+            Phase::Sent(_) => true,
+            Phase::Queued => self.copies > 0,
+            Phase::Idle | Phase::Sending | Phase::Answered => false,
+        }
+    }
+
+    /// Whether a datagram with this xid may answer it.
+    pub(super) const fn may_be_answered(&self, xid: u32) -> bool {
+        self.xid == xid && self.is_out()
+    }
+
+    /// Takes a reply that came as a datagram, if it is whole and makes sense.
+    pub(super) fn answer_whole(&mut self, reply: &[u8]) -> Result<(), ProtocolError> {
+        (self.check)(reply)?;
+        let reply = heapless::Vec::from_slice(reply);
+        self.buf = reply.map_err(|_| ProtocolError::TooLong)?;
+        self.phase = Phase::Answered;
+        Ok(())
+    }
 }
 
 /// Why a call outside the requests failed.
@@ -119,7 +171,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
     ///
     /// # Errors
     ///
-    /// The arguments are too long; no call is outstanding then.
+    /// The arguments are too long, for a datagram perhaps; no call is outstanding then.
     pub fn start_call<P: Procedure>(&mut self, call: &P) -> Result<(), XdrError> {
         let xid = self.requests.outside_xid();
         let control = &mut self.control;
@@ -137,9 +189,16 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
         call.encode(&mut writer)?;
         let len = writer.len();
         mark.copy_from_slice(&record_mark(len as u32));
+        if let Framing::Datagram { send_max, .. } = self.config.framing
+            && len > send_max
+        {
+            return Err(XdrError::NoRoom);
+        }
         control.buf.truncate(4 + len);
         control.xid = xid;
-        control.resend = false;
+        control.copies = 0;
+        control.repeat_at = None;
+        control.check = check::<P>;
         control.phase = Phase::Queued;
         Ok(())
     }
@@ -153,7 +212,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
     /// Whether the call that was started last was sent more than once, so that its answer may be
     /// that to the second of two that were carried out.
     pub(crate) const fn call_was_repeated(&self) -> bool {
-        self.control.resend
+        self.control.copies > 1
     }
 
     /// The result of the call that was started, which must be a `P`. Poll again after every
@@ -179,6 +238,14 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
     /// Forgets the call. If it is under way, reset the connection first.
     pub fn cancel_call(&mut self) {
         self.control.phase = Phase::Idle;
+    }
+}
+
+/// A reply that refuses the call is a whole one, too.
+fn check<P: Procedure>(reply: &[u8]) -> Result<(), ProtocolError> {
+    match decode::<P>(reply) {
+        Ok(_) | Err(CallError::Rejected(_)) => Ok(()),
+        Err(CallError::BadReply(error)) => Err(error),
     }
 }
 

@@ -1,9 +1,11 @@
 //! The client: one connection to one file, many requests in flight, no I/O of its own.
 //!
-//! It owns the requests, their frames included, and turns them into a stream of bytes and back.
+//! It owns the requests, their frames included, and turns them into a stream of bytes, or into
+//! datagrams, and back.
 //! It never opens a connection, reads a clock or waits: its owner does, and tells it.
 
 mod control;
+mod datagram;
 mod receive;
 mod request;
 mod transmit;
@@ -17,14 +19,16 @@ use swapspace::{
 use crate::ablation::{Ablation, Mechanism};
 use crate::error::RequestError;
 use crate::nfs3::{Fh, StableHow};
-use crate::rpc::{Credential, SlotTable};
+use crate::rpc::{Credential, Framing, RetransmitConfig, SlotTable};
 use crate::stats::Stats;
 use control::Control;
+use datagram::Timers;
 use receive::Incoming;
 use request::{Body, Call, Phase, Request};
 use transmit::Outgoing;
 
 pub use control::CallError;
+pub use datagram::BufferTooSmall;
 
 /// A silent connection is given at most this many times the first RPC timeout: longer than a peer's TCP
 /// waits between two tries, which is a minute or two. A connection that is always dropped before the
@@ -62,7 +66,14 @@ pub struct ClientConfig {
     pub timeouts: Timeouts,
     /// How long a connection may be silent while a reply is due, before it is dropped; doubles
     /// with every silence in a row, up to 64 times and up to half of `deadline`: 2 s by default.
+    /// For datagrams that means a new socket, and the next address; `retransmit` says when a call
+    /// is sent again, long before.
     pub rpc_timeout: Duration,
+    /// Whether it speaks through a stream or in datagrams: a stream by default. A
+    /// [`SwapFile`](crate::SwapFile) does as its transport does.
+    pub framing: Framing,
+    /// When a call that went as a datagram is sent again.
+    pub retransmit: RetransmitConfig,
     /// How long to wait after `NFS3ERR_JUKEBOX`, and before another try after a fault of the
     /// server: 100 ms by default.
     pub retry_delay: Duration,
@@ -85,6 +96,8 @@ impl Default for ClientConfig {
             deadline: Duration::from_secs(30),
             timeouts: Timeouts::Soft,
             rpc_timeout: Duration::from_secs(2),
+            framing: Framing::Stream,
+            retransmit: RetransmitConfig::default(),
             retry_delay: Duration::from_millis(100),
             fault_retries: 3,
             stable: StableHow::FileSync,
@@ -108,6 +121,10 @@ struct File {
 /// Its owner moves the bytes: what [`poll_transmit`](Self::poll_transmit) writes goes to the
 /// server, what comes from there goes to [`handle_input`](Self::handle_input). Payload is copied
 /// once each way, between the frames and the owner's buffer.
+///
+/// Over [datagrams](Framing::Datagram) [`poll_datagram`](Self::poll_datagram) and
+/// [`handle_datagram`](Self::handle_datagram) stand in for the two. A call that is not answered in
+/// the time that this server takes is sent again under its old xid, and no reply can do harm.
 ///
 /// When the connection is lost, or [`needs_reset`](Self::needs_reset) says that it must be
 /// dropped, the owner connects again and calls [`reset_connection`](Self::reset_connection):
@@ -159,6 +176,7 @@ pub struct Client<F, const N: usize> {
     /// How long it may be silent now.
     patience: Duration,
     broken: bool,
+    timers: Timers,
     stats: Stats,
     ablation: Ablation,
 }
@@ -180,6 +198,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             age: 0,
             heard: Instant::ZERO,
             broken: false,
+            timers: Timers::new(config.retransmit, config.xid_seed),
             stats: Stats::default(),
             ablation: Ablation::NONE,
             config,
@@ -211,9 +230,13 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
         self.requests.len()
     }
 
-    /// Directs requests to a file; `max_in_flight` of the geometry is `N` whatever it says. Call
-    /// it only while no request is in flight.
-    pub fn open(&mut self, handle: Fh, geometry: Geometry) {
+    /// Directs requests to a file; `max_in_flight` of the geometry is `N` whatever it says, and
+    /// `max_frames` no more than fits into one datagram, if need be. Call it only while no request
+    /// is in flight.
+    pub fn open(&mut self, handle: Fh, mut geometry: Geometry) {
+        let most = self.config.framing.payload_max() / geometry.page_size.max(1);
+        let most = u8::try_from(most).unwrap_or(u8::MAX);
+        geometry.max_frames = geometry.max_frames.min(most);
         let payload = geometry
             .page_size
             .saturating_mul(geometry.max_frames.into());
@@ -253,10 +276,11 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
     }
 
     /// Admits a write of `len` zeros at byte `offset`, which needs no memory; `false` when every
-    /// request slot is taken or no file is open. Its end shows in [`poll_zeros`](Self::poll_zeros).
+    /// request slot is taken, no file is open, or so many do not fit into a datagram. Its end shows in [`poll_zeros`](Self::poll_zeros).
     #[must_use = "false means that nothing will be written"]
     pub fn submit_zeros(&mut self, offset: u64, len: u32, now: Instant) -> bool {
-        self.open && self.admit(Body::Zeros, offset, len, now).is_ok()
+        let fits = len <= self.config.framing.payload_max();
+        self.open && fits && self.admit(Body::Zeros, offset, len, now).is_ok()
     }
 
     fn admit(
@@ -324,7 +348,10 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             Phase::Sent(_) => request.call == Call::Read && !receiving,
             Phase::Sending | Phase::Done(_) => false,
         };
-        if self.requests.get(index).is_some_and(idle) {
+        if let Some(request) = self.requests.get_mut(index)
+            && idle(request)
+        {
+            request.stray |= request.is_out() && request.call == Call::Write;
             self.finish(index, Err(RequestError::Cancelled));
         }
     }
@@ -422,10 +449,15 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             let expires = self.expires() && request.deadline != END_OF_TIME;
             [expires.then_some(request.deadline), not_before]
         });
-        wakes.flatten().chain(self.silence_ends()).min()
+        wakes
+            .flatten()
+            .chain(self.silence_ends())
+            .chain(self.repeats())
+            .min()
     }
 
-    /// Ends requests whose deadline has passed, and notices that the server has fallen silent.
+    /// Ends requests whose deadline has passed, and notices that the server has fallen silent, or
+    /// that a datagram must be sent again: ask for bytes to send afterwards.
     /// Ask [`needs_reset`](Self::needs_reset) afterwards. O(N).
     pub fn handle_timeout(&mut self, now: Instant) {
         for index in 0..N {
@@ -441,6 +473,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
                 request.phase = Phase::Queued(None);
             }
         }
+        self.repeat_overdue(now);
         if !self.broken && self.silence_ends().is_some_and(|end| end <= now) {
             self.stats.silences += 1;
             let ClientConfig {
@@ -469,13 +502,14 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
         self.outgoing.reset();
         self.incoming.reset();
         self.control.reset();
+        self.timers.restart();
         self.heard = now;
         self.broken = false;
         for index in 0..N {
             let Some(request) = self.requests.get_mut(index) else {
                 continue;
             };
-            let under_way = matches!(request.phase, Phase::Sending | Phase::Sent(_));
+            let under_way = request.is_out();
             // A second COMMIT does no harm, and what it commits was answered.
             request.stray |= under_way && request.call == Call::Write;
             let zeros = matches!(request.body, Body::Zeros) && request.stray;
@@ -490,7 +524,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
                 request.phase = Phase::Queued(Some(END_OF_TIME));
             } else {
                 request.phase = Phase::Queued(None);
-                request.resend = true;
+                request.retry_at = None;
             }
         }
     }
@@ -522,6 +556,8 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
         // A write that was sent may sit unread in the server's socket: dropping the connection
         // takes it back from there, though not from a server that has read it.
         let reset = match request.phase {
+            // No datagram comes back.
+            _ if self.config.framing.is_datagram() => false,
             Phase::Sending => true,
             Phase::Sent(_) => receiving || request.call == Call::Write,
             Phase::Queued(_) | Phase::Done(_) => false,
@@ -530,6 +566,8 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             request.expired = true;
             self.broken = true;
         } else {
+            let zeros = matches!(request.body, Body::Zeros) && request.is_out();
+            self.stray_zeros |= zeros && !self.ablation.off(Mechanism::StrayWrites);
             let error = request.overdue();
             self.stats.timed_out += 1;
             self.finish(index, Err(error));
@@ -548,12 +586,17 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
         self.requests.renew(index);
         if let Some(request) = self.requests.get_mut(index) {
             request.phase = Phase::Queued(not_before);
-            request.resend = false;
+            request.copies = 0;
+            request.retry_at = None;
         }
     }
 
     /// When a silent server has used up our patience; `None` while nothing is due from it.
     fn silence_ends(&self) -> Option<Instant> {
+        if self.config.framing.is_datagram() {
+            // A call that was lost alone is repeated.
+            return self.is_owed().then(|| self.heard + self.patience);
+        }
         let requests = self
             .requests
             .iter()

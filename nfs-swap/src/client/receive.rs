@@ -14,7 +14,7 @@ use crate::xdr::{Reader, XdrError, padding};
 
 /// What a reply says, payload apart.
 #[derive(Debug, Clone, Copy)]
-enum Reply {
+pub(super) enum Reply {
     Rejected(Reject),
     Refused(Nfsstat3),
     Read(ReadHead),
@@ -178,7 +178,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
             self.incoming.state = State::Skip;
             return Ok(());
         };
-        match parse_reply(&self.incoming.stage, request.call) {
+        match parse_reply(&mut Reader::new(&self.incoming.stage), request.call) {
             Ok(reply) => {
                 let count = reply.count();
                 if count > request.left() {
@@ -226,7 +226,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
     }
 
     /// Carries a request on by what the server said.
-    fn apply(&mut self, index: usize, reply: Reply, now: Instant) {
+    pub(super) fn apply(&mut self, index: usize, reply: Reply, now: Instant) {
         if self.is_cut_off(index, reply) && !self.ablation.off(Mechanism::FileEnd) {
             self.finish(index, Err(RequestError::FileEnded));
             return;
@@ -332,7 +332,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
 
 impl Reply {
     /// Bytes that it reports moved.
-    const fn count(&self) -> u32 {
+    pub(super) const fn count(&self) -> u32 {
         match self {
             Reply::Read(ReadHead { count, .. }) | Reply::Write(WriteReply { count, .. }) => *count,
             _ => 0,
@@ -340,15 +340,15 @@ impl Reply {
     }
 }
 
-fn parse_reply(bytes: &[u8], call: Call) -> Result<Reply, XdrError> {
-    let mut reader = Reader::new(bytes);
-    if let Err(reject) = ReplyHeader::parse(&mut reader)?.verdict {
+/// Reads a reply up to its payload.
+pub(super) fn parse_reply(reader: &mut Reader<'_>, call: Call) -> Result<Reply, XdrError> {
+    if let Err(reject) = ReplyHeader::parse(reader)?.verdict {
         return Ok(Reply::Rejected(reject));
     }
     let reply = match call {
-        Call::Read => Read::decode(&mut reader)?.map(Reply::Read),
-        Call::Write => Write::decode(&mut reader)?.map(Reply::Write),
-        Call::Commit => Commit::decode(&mut reader)?.map(Reply::Commit),
+        Call::Read => Read::decode(reader)?.map(Reply::Read),
+        Call::Write => Write::decode(reader)?.map(Reply::Write),
+        Call::Commit => Commit::decode(reader)?.map(Reply::Commit),
     };
     Ok(reply.unwrap_or_else(Reply::Refused))
 }

@@ -51,10 +51,12 @@ pub(super) struct Request<F> {
     pub(super) phase: Phase,
     /// Whether any byte of it was ever handed to the connection.
     pub(super) sent: bool,
-    /// Whether its present call has been on the wire before.
-    pub(super) resend: bool,
-    /// Whether a WRITE of it went over a connection that was lost before the answer came: the
-    /// server may have read it, and carry it out at any later time.
+    /// How often its present call was put on the wire.
+    pub(super) copies: u32,
+    /// When its present call is to be sent again, if it goes by datagrams.
+    pub(super) retry_at: Option<Instant>,
+    /// Whether a WRITE of it went over a connection that was lost before the answer came, or was
+    /// sent twice: the server may have read it, and carry it out at any later time.
     pub(super) stray: bool,
     /// Whether it is to be finished as timed out as soon as the connection is reset.
     pub(super) expired: bool,
@@ -89,7 +91,8 @@ impl<F: PageFrame> Request<F> {
             call,
             phase: Phase::Queued(None),
             sent: false,
-            resend: false,
+            copies: 0,
+            retry_at: None,
             stray: false,
             expired: false,
             deadline,
@@ -110,6 +113,15 @@ impl<F: PageFrame> Request<F> {
             Phase::Queued(None) => true,
             Phase::Queued(Some(not_before)) => not_before <= now,
             _ => false,
+        }
+    }
+
+    /// Whether its present call may reach the server, and be answered.
+    pub(super) const fn is_out(&self) -> bool {
+        match self.phase {
+            Phase::Sending | Phase::Sent(_) => true,
+            Phase::Queued(_) => self.copies > 0,
+            Phase::Done(_) => false,
         }
     }
 

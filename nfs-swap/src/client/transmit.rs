@@ -2,7 +2,7 @@
 
 use swapspace::{Instant, PageFrame};
 
-use super::request::{Call, Phase, Request};
+use super::request::{Body, Call, Phase, Request};
 use super::{Client, File};
 use crate::ablation::Mechanism;
 use crate::nfs3::{Commit, Fh, Read, StableHow, Write};
@@ -14,7 +14,7 @@ use crate::xdr::{Writer, XdrError, padding};
 const HEADER_MAX: usize = 184;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
+pub(super) enum Source {
     Control,
     Request(usize),
 }
@@ -48,10 +48,18 @@ impl Outgoing {
         self.source = None;
     }
 
+    /// Leaves the mark of the record under way out.
+    pub(super) const fn skip_mark(&mut self) {
+        self.sent = MARK;
+    }
+
     pub(super) fn started_at(&self) -> Option<Instant> {
         self.source.map(|_| self.started)
     }
 }
+
+/// Bytes of the record mark, which a datagram goes without.
+pub(super) const MARK: usize = 4;
 
 impl<F: PageFrame, const N: usize> Client<F, N> {
     /// Writes the next bytes of the stream to the server into `buf` and returns how many; 0 when
@@ -61,8 +69,16 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
     /// A record starts in the order of [`IoClass`](swapspace::IoClass), oldest first within a
     /// class (S8); a record that has been started is finished first. O(N) for each record, plus
     /// one copy of the bytes.
+    ///
+    /// # Panics
+    ///
+    /// If the client speaks in datagrams: they have a [method](Self::poll_datagram) of their own.
     #[must_use = "these bytes are sent once"]
     pub fn poll_transmit(&mut self, now: Instant, buf: &mut [u8]) -> usize {
+        assert!(
+            !self.config.framing.is_datagram(),
+            "a datagram must not be cut"
+        );
         let mut filled = 0;
         while filled < buf.len() && !self.broken {
             let Some(source) = self.outgoing.source.or_else(|| self.begin_record(now)) else {
@@ -74,7 +90,7 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
         filled
     }
 
-    fn begin_record(&mut self, now: Instant) -> Option<Source> {
+    pub(super) fn begin_record(&mut self, now: Instant) -> Option<Source> {
         let (source, resend) = match self.control.begin() {
             Some(resend) => (Source::Control, resend),
             None => self.begin_request(now)?,
@@ -123,11 +139,23 @@ impl<F: PageFrame, const N: usize> Client<F, N> {
         self.stats.commits += u64::from(request.call == Call::Commit);
         request.phase = Phase::Sending;
         request.sent = true;
-        Some((Source::Request(index), request.resend))
+        let resend = request.copies > 0;
+        request.copies = request.copies.saturating_add(1);
+        if resend && request.call == Call::Write {
+            request.stray = true;
+            let zeros = matches!(request.body, Body::Zeros);
+            self.stray_zeros |= zeros && !self.ablation.off(Mechanism::StrayWrites);
+        }
+        Some((Source::Request(index), resend))
     }
 
     /// Writes the next bytes of the record under way; closes it when it is complete.
-    fn continue_record(&mut self, source: Source, now: Instant, buf: &mut [u8]) -> usize {
+    pub(super) fn continue_record(
+        &mut self,
+        source: Source,
+        now: Instant,
+        buf: &mut [u8],
+    ) -> usize {
         let outgoing = &mut self.outgoing;
         let (header, payload) = match source {
             Source::Control => (self.control.record(), 0),

@@ -85,11 +85,12 @@ impl<F: PageFrame, T: Transport, const N: usize> SwapFile<F, T, N> {
     ///
     /// If `config.page_size` is not a power of two of 512 at least.
     #[must_use]
-    pub fn new(transport: T, config: SwapFileConfig) -> Self {
+    pub fn new(transport: T, mut config: SwapFileConfig) -> Self {
         assert!(
             config.page_size.is_power_of_two() && config.page_size >= 512,
             "a page has a power of two of bytes, 512 at least"
         );
+        config.client.framing = transport.framing();
         SwapFile {
             client: Client::new(config.client.clone()),
             wire: Wire::new(transport, config.client.rpc_timeout),

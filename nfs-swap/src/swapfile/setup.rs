@@ -322,6 +322,9 @@ impl Setup {
             Stage::Mount => ready!(self.mount(client, config, now))?,
             Stage::Fsinfo => {
                 self.limits = ready!(self.nfs_call(client, &Fsinfo { root }, now))?;
+                let most = client.config().framing.payload_max();
+                self.limits.read_max = self.limits.read_max.min(most);
+                self.limits.write_max = self.limits.write_max.min(most);
                 self.check_limits(config)?;
                 Stage::Lease
             }
@@ -363,10 +366,17 @@ impl Setup {
             }
             Stage::Preallocate => {
                 ready!(self.fill(client, config, now))?;
-                // Late zeros must find no file.
-                self.anew = client.zeros_are_stray();
+                // Late zeros must find no file. But where datagrams are lost every now and then, a file
+                // made afresh would fare no better, and they are waited for.
+                let stray = client.zeros_are_stray();
+                let loses = client.config().framing.is_datagram();
+                self.anew = stray && !(loses && self.gentle);
                 if self.anew {
                     Stage::Remove
+                } else if stray && self.not_before.is_none_or(|quiet_until| quiet_until > now) {
+                    let quiet = config.client.rpc_timeout.min(config.activation_timeout / 2);
+                    self.not_before.get_or_insert(now + quiet);
+                    return Poll::Pending;
                 } else {
                     Stage::Verify
                 }
@@ -426,15 +436,16 @@ impl Setup {
         client: &mut Client<F, N>,
         now: Instant,
     ) -> Poll<Result<Stage, SwapFileError>> {
+        let protocol = client.config().framing.protocol();
         if self.mount_port.is_none() {
             let program = mount::PROGRAM;
-            let port = ready!(self.call(client, &GetPort { program }, now))?;
+            let port = ready!(self.call(client, &GetPort { program, protocol }, now))?;
             let program = program.number;
             self.mount_port = Some(port.ok_or(SwapFileError::NotRegistered { program })?);
             Poll::Ready(Ok(Stage::Portmap))
         } else {
             let program = nfs3::PROGRAM;
-            let port = ready!(self.call(client, &GetPort { program }, now))?;
+            let port = ready!(self.call(client, &GetPort { program, protocol }, now))?;
             self.nfs_port = Some(port.unwrap_or(NFS_PORT));
             Poll::Ready(Ok(Stage::Mount))
         }

@@ -119,7 +119,8 @@ impl<T: Transport> Wire<T> {
             Link::Up => {
                 if !self.is_up() {
                     self.phase = Phase::Up;
-                    self.been_up = true;
+                    // For a datagram there is a way at once, and a server perhaps not.
+                    self.been_up |= !self.transport.framing().is_datagram();
                 }
                 self.exchange(client, now);
             }
@@ -139,10 +140,17 @@ impl<T: Transport> Wire<T> {
         client.handle_timeout(now);
         if client.needs_reset() {
             self.lose(LinkDown::TimedOut, client, now);
+        } else if self.is_up()
+            && self.transport.framing().is_datagram()
+            && self.send_datagrams(client, now)
+        {
+            // What was overdue has gone out again.
+            self.carry_away(client, now);
         }
         let after = client.stats();
         if after.replies != before.replies {
             self.backoff = BACKOFF_MIN;
+            self.been_up = true;
         }
         after.replies != before.replies
             || after.timed_out != before.timed_out
@@ -181,6 +189,7 @@ impl<T: Transport> Wire<T> {
     }
 
     fn exchange<F: PageFrame, const N: usize>(&mut self, client: &mut Client<F, N>, now: Instant) {
+        let datagrams = self.transport.framing().is_datagram();
         let mut moved = false;
         for round in 0.. {
             if round == RECV_ROUNDS {
@@ -189,7 +198,11 @@ impl<T: Transport> Wire<T> {
             }
             let mut error = None;
             let received = self.transport.recv(&mut |bytes| {
-                error = client.handle_input(now, bytes).err();
+                if datagrams {
+                    client.handle_datagram(now, bytes);
+                } else {
+                    error = client.handle_input(now, bytes).err();
+                }
                 bytes.len()
             });
             if let Some(error) = error {
@@ -202,14 +215,53 @@ impl<T: Transport> Wire<T> {
             }
             moved = true;
         }
-        while self
-            .transport
-            .send(&mut |buf| client.poll_transmit(now, buf))
-            > 0
+        if datagrams {
+            client.count_strangers(self.transport.strangers());
+            moved |= self.send_datagrams(client, now);
+        } else {
+            while self
+                .transport
+                .send(&mut |buf| client.poll_transmit(now, buf))
+                > 0
+            {
+                moved = true;
+            }
+        }
+        if moved {
+            self.carry_away(client, now);
+        }
+    }
+
+    /// Sends what there is to send; returns whether there was anything.
+    fn send_datagrams<F: PageFrame, const N: usize>(
+        &mut self,
+        client: &mut Client<F, N>,
+        now: Instant,
+    ) -> bool {
+        let mut moved = false;
+        let mut no_room = false;
+        while self.transport.send(&mut |buf| {
+            let sent = client.poll_datagram(now, buf);
+            no_room |= sent.is_err();
+            sent.unwrap_or(0)
+        }) > 0
         {
             moved = true;
         }
-        if moved && let Link::Down(why) = self.transport.poll(now) {
+        if no_room {
+            // Not the room that it has promised.
+            self.lose(LinkDown::Local, client, now);
+        }
+        moved && !no_room
+    }
+
+    /// Lets the medium have what was sent.
+    fn carry_away<F: PageFrame, const N: usize>(
+        &mut self,
+        client: &mut Client<F, N>,
+        now: Instant,
+    ) {
+        if let Link::Down(why) = self.transport.poll(now) {
             self.lose(why, client, now);
         }
     }

@@ -3,6 +3,7 @@
 use swapspace::Instant;
 
 use super::{Link, LinkDown, Transport};
+use crate::rpc::Framing;
 
 /// A transport over `N` others, each to another address of the same server: when a connection is
 /// lost or does not come about, the next one goes to the next address, and after the last to the
@@ -12,7 +13,7 @@ use super::{Link, LinkDown, Transport};
 /// that the present address is no good. A file that is deactivated and activated again may so begin
 /// at another address, where it is as well off.
 ///
-/// Every address must lead to the same file system: a file handle of one is used at all the others.
+/// All of the transports frame messages alike. Every address must lead to the same file system: a file handle of one is used at all the others.
 /// Where it is not valid, requests end with `NFS3ERR_STALE` or `NFS3ERR_BADHANDLE`, which is
 /// [`Gone`](swapspace::ErrorKind::Gone). Pages that were written over one address and not yet
 /// committed are written again if the other belongs to another boot of the server.
@@ -75,6 +76,14 @@ impl<T: Transport, const N: usize> Failover<T, N> {
 }
 
 impl<T: Transport, const N: usize> Transport for Failover<T, N> {
+    fn framing(&self) -> Framing {
+        self.transports[0].framing()
+    }
+
+    fn strangers(&self) -> u64 {
+        self.transports.iter().map(Transport::strangers).sum()
+    }
+
     fn connect(&mut self, port: u16, now: Instant) -> Result<(), LinkDown> {
         if self.port == Some(port) {
             self.transport_mut().close();

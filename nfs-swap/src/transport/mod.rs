@@ -1,4 +1,4 @@
-//! The byte stream under the client: what a [`SwapFile`](crate::SwapFile) needs of TCP.
+//! What is under the client: the little that a [`SwapFile`](crate::SwapFile) needs of TCP or UDP.
 
 mod failover;
 #[cfg(feature = "smoltcp")]
@@ -10,7 +10,20 @@ use core::fmt;
 
 use swapspace::Instant;
 
+use crate::rpc::Framing;
+
 pub use failover::Failover;
+
+/// What carries the calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Protocol {
+    /// A stream; what is lost on the way is TCP's to repeat.
+    #[default]
+    Tcp,
+    /// Datagrams; what is lost on the way is the client's to repeat.
+    Udp,
+}
 
 /// The state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,11 +77,27 @@ impl fmt::Display for LinkDown {
 
 impl core::error::Error for LinkDown {}
 
-/// One TCP connection to one host, driven by its owner; never blocks once it is up.
+/// One connection to one host, driven by its owner; never blocks once it is up.
 ///
 /// The owner connects, then polls; while the link is up it moves bytes with `send` and `recv`,
 /// each called until it returns 0, and polls again to let the medium carry them away.
+///
+/// Where the [framing](Self::framing) is of datagrams, a connection is a socket of its own and a
+/// filter that lets in nothing but what the server sends from that port; it is up at once, because
+/// nobody answers. `send` and `recv` move one whole datagram at each call then, and an empty one is
+/// no datagram.
 pub trait Transport {
+    /// How messages are told apart; the same for as long as the transport lives. A transport around
+    /// another one must pass this on.
+    fn framing(&self) -> Framing {
+        Framing::Stream
+    }
+
+    /// Datagrams that came from elsewhere than the server, and were dropped.
+    fn strangers(&self) -> u64 {
+        0
+    }
+
     /// Starts to connect to `port` of the host that the transport was made for. Any older
     /// connection is dropped first.
     ///
@@ -82,11 +111,12 @@ pub trait Transport {
     fn poll(&mut self, now: Instant) -> Link;
 
     /// Lets `fill` write the next bytes of the stream into whatever room there is; it returns how
-    /// many it wrote. Returns the same number, or 0 without a call when there is no room.
+    /// many it wrote. Returns the same number, or 0 without a call when there is no room. For a
+    /// datagram there is room when there are `send_max` bytes.
     fn send(&mut self, fill: &mut dyn FnMut(&mut [u8]) -> usize) -> usize;
 
     /// Hands bytes that have arrived to `consume`; it returns how many it used. Returns the same
-    /// number, or 0 without a call when nothing has arrived.
+    /// number, or 0 without a call when nothing has arrived. Of a datagram nothing is left over.
     fn recv(&mut self, consume: &mut dyn FnMut(&[u8]) -> usize) -> usize;
 
     /// When `poll` must be called at the latest, if nothing arrives before.

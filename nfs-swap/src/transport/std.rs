@@ -1,4 +1,6 @@
-//! TCP through `std::net`, for hosts and tests.
+//! TCP and UDP through `std::net`, for hosts and tests.
+
+mod udp;
 
 extern crate alloc;
 extern crate std;
@@ -13,6 +15,8 @@ use std::net::{TcpStream, ToSocketAddrs};
 use swapspace::Instant;
 
 use super::{Link, LinkDown, Transport};
+
+pub use udp::StdUdp;
 
 /// Bytes of each of the two buffers.
 const BUFFER: usize = 64 * 1024;
@@ -95,9 +99,7 @@ impl StdTcp {
     ///
     /// There is no such host.
     pub fn resolve(host: &str, connect_timeout: Duration) -> io::Result<Self> {
-        let first = (host, 0).to_socket_addrs()?.next();
-        let address = first.ok_or_else(|| io::Error::from(ErrorKind::NotFound))?;
-        Ok(StdTcp::new(address.ip(), connect_timeout))
+        resolve(host).map(|host| StdTcp::new(host, connect_timeout))
     }
 
     /// The connection, while there is one: for poll(2).
@@ -217,6 +219,13 @@ impl Transport for StdTcp {
         self.rx.refill(0);
         self.tx.refill(0);
     }
+}
+
+/// The first address of this name. May block.
+fn resolve(host: &str) -> io::Result<IpAddr> {
+    let first = (host, 0).to_socket_addrs()?.next();
+    let address = first.ok_or_else(|| io::Error::from(ErrorKind::NotFound))?;
+    Ok(address.ip())
 }
 
 fn reason(error: &io::Error) -> LinkDown {

@@ -4,7 +4,7 @@
 use core::net::{Ipv4Addr, SocketAddr};
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -48,6 +48,10 @@ pub enum Answer {
     RawThenClose(Vec<u8>),
     /// Nothing.
     Silence,
+    /// Over UDP: these messages, each behind the mark that it is sent without.
+    Datagrams(Vec<Vec<u8>>),
+    /// Over UDP: this message from another port, and then what a good server would.
+    FromElsewhere(Vec<u8>),
 }
 
 /// The attributes and contents of the only file.
@@ -69,14 +73,7 @@ impl Scripted {
     pub fn start(script: impl FnMut(&Call) -> Answer + Send + 'static) -> Scripted {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let size = 64 * super::PAGE as u64;
-        let file = Arc::new(Mutex::new(FileState {
-            kind: 1,
-            size,
-            used: size,
-            access: 0x3f,
-            pages: HashMap::new(),
-        }));
+        let file = FileState::shared();
         let state = Arc::clone(&file);
         let script = Arc::new(Mutex::new(script));
         thread::spawn(move || {
@@ -89,6 +86,58 @@ impl Scripted {
             }
         });
         Scripted { address, file }
+    }
+
+    /// The same over UDP; there all calls come over connection 0.
+    pub fn start_udp(mut script: impl FnMut(&Call) -> Answer + Send + 'static) -> Scripted {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = socket.local_addr().unwrap();
+        let file = FileState::shared();
+        let state = Arc::clone(&file);
+        thread::spawn(move || {
+            let elsewhere = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let mut body = vec![0; 65_536];
+            // A client that has gone is told of by an error.
+            while let Ok((len, client)) = socket.recv_from(&mut body) {
+                let call = parse(0, &body[..len]);
+                let send = |from: &UdpSocket, record: Vec<u8>| {
+                    let _ = from.send_to(&record[4..], client);
+                };
+                let normal = || results(&call, &mut state.lock().unwrap());
+                match script(&call) {
+                    Answer::Normal => send(&socket, normal()),
+                    Answer::Results(words) => send(&socket, reply(&call, &words, &[])),
+                    Answer::Raw(record) | Answer::RawThenClose(record) => send(&socket, record),
+                    Answer::Datagrams(records) => {
+                        records.into_iter().for_each(|record| send(&socket, record));
+                    }
+                    Answer::FromElsewhere(record) => {
+                        send(&elsewhere, record);
+                        send(&socket, normal());
+                    }
+                    Answer::Silence => {}
+                }
+            }
+        });
+        Scripted { address, file }
+    }
+
+    /// What a good server answers to `call` now.
+    pub fn good(file: &Mutex<FileState>, call: &Call) -> Vec<u8> {
+        results(call, &mut file.lock().unwrap())
+    }
+}
+
+impl FileState {
+    fn shared() -> Arc<Mutex<FileState>> {
+        let size = 64 * super::PAGE as u64;
+        Arc::new(Mutex::new(FileState {
+            kind: 1,
+            size,
+            used: size,
+            access: 0x3f,
+            pages: HashMap::new(),
+        }))
     }
 }
 
@@ -115,6 +164,7 @@ fn serve(
             Answer::Raw(bytes) => stream.write_all(&bytes)?,
             Answer::RawThenClose(bytes) => return stream.write_all(&bytes),
             Answer::Silence => {}
+            Answer::Datagrams(_) | Answer::FromElsewhere(_) => panic!("not over TCP"),
         }
     }
 }
