@@ -153,8 +153,8 @@ impl RxHolders {
 pub struct TxHolders {
     /// The size of the transmit ring.
     pub ring: usize,
-    /// Skbs that all VMIO sockets may have sent: the sum of [`VmioRoom::tx`](crate::VmioRoom::tx), and
-    /// of what their `sndbuf`s let them have of the reserve, in skbs.
+    /// Skbs in the rooms of all VMIO sockets: the sum of [`VmioRoom::tx`](crate::VmioRoom::tx). Within
+    /// their `sndbuf`s they get nothing of the reserve.
     pub sockets: usize,
 }
 

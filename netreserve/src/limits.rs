@@ -200,7 +200,8 @@ impl<'a, 't, R: RawMutex> TxLimits<'a, 't, R> {
         })
     }
 
-    /// Lets all VMIO sockets have sent `skbs` together: before one begins to serve the VM, and after.
+    /// Lets the [rooms](crate::VmioRoom) of all VMIO sockets have sent `skbs` together: before one is
+    /// given, and after one was taken.
     ///
     /// # Errors
     ///

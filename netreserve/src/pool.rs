@@ -199,8 +199,17 @@ impl<'m> SkbPool<'m> {
     ///
     /// [`SkbAllocError::Memory`]: no ordinary memory may be had.
     pub fn alloc_tx_ordinary(&self) -> Result<Skb<'m>, SkbAllocError> {
+        self.ordinary_tx().map_err(|error| self.failed_tx(error))
+    }
+
+    /// The same, for whom a failure is not the end: it counts when he says so.
+    pub(crate) fn ordinary_tx(&self) -> Result<Skb<'m>, AllocError> {
         self.ordinary(Side::Tx)
-            .map_err(|error| self.failed(Side::Tx, SkbAllocError::Memory(error)))
+    }
+
+    /// Counts that somebody got nothing to send with, and tells of it.
+    pub(crate) fn failed_tx(&self, error: AllocError) -> SkbAllocError {
+        self.failed(Side::Tx, SkbAllocError::Memory(error))
     }
 
     /// Exchanges an emergency transmit skb without data for an ordinary one, if one can be had; it

@@ -2,7 +2,6 @@
 
 use super::{SkbAllocError, SkbPool};
 use crate::Skb;
-use crate::sock::Wmem;
 
 impl<'m> SkbPool<'m> {
     /// An skb with a copy of the data, behind as much headroom (`skb_copy`). O(len).
@@ -112,7 +111,8 @@ impl<'m> SkbPool<'m> {
         match self.copy_behind(&skb, &[], headroom.max(skb.headroom())) {
             // It takes the place of the packet, whose sender is counted both until that is gone.
             Ok(mut copy) => {
-                let owner = skb.owner().and_then(Wmem::again);
+                let emergency = copy.is_emergency();
+                let owner = skb.owner().and_then(|owner| owner.again(emergency));
                 match owner.map_or(Ok(()), |owner| copy.set_owner(owner)) {
                     Ok(()) => Ok(copy),
                     Err(_) => Err((SkbAllocError::TooLarge, skb)),

@@ -322,10 +322,19 @@ impl World {
     fn send(&mut self, socket: usize) {
         let full = self.in_flight(socket, false) >= SNDBUF;
         let room = self.models[socket].vmio;
-        let vmio = full && room.is_some_and(|room| self.in_flight(socket, true) < room.tx);
+        let within = self.in_flight(socket, true);
+        let free = room.is_some_and(|room| within < room.tx);
         match self.table.alloc_send(self.ids[socket], self.m.pool) {
             Ok(mut skb) => {
-                assert!(!full || vmio);
+                let info = self.table.info(self.ids[socket]).unwrap();
+                let vmio = info.vmio_sent > within;
+                // The room is for those who have nothing else.
+                assert!(if vmio {
+                    free && (full || self.hog.is_some())
+                } else {
+                    !full
+                });
+                assert!(vmio || !skb.is_emergency(), "N4");
                 // To write to it does not make it anybody's less.
                 skb.put(8).unwrap().fill(7);
                 assert!(room.is_some() || !skb.is_emergency(), "M7");
@@ -340,8 +349,11 @@ impl World {
                 });
             }
             Err(SendError::SndbufFull) => assert!(full && room.is_none()),
-            Err(SendError::VmioFull) => assert!(full && room.is_some() && !vmio),
-            Err(SendError::Alloc(_)) => assert!(self.hog.is_some() && (!full || vmio)),
+            Err(SendError::VmioFull) => {
+                let starved = self.hog.is_some() && within > 0;
+                assert!(room.is_some() && !free && (full || starved));
+            }
+            Err(SendError::Alloc(_)) => assert!(self.hog.is_some() && (!full || free)),
             Err(error) => panic!("{error}"),
         }
     }

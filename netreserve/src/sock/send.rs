@@ -33,9 +33,11 @@ impl<'m> SocketTable<'m> {
     /// An skb for a packet of the socket (`sock_alloc_send_skb`): counted for it, clones and all,
     /// until the memory is free, and never beyond its `sndbuf`. It is ordinary memory.
     ///
-    /// A socket that serves the VM goes on beyond its `sndbuf` (N7), with as many skbs as the
-    /// [room](SocketTable::set_vmio) that it was given has, and may have them from the reserve: what
-    /// is sent in one is judged like everything else, see [`Ingress::egress`](crate::Ingress::egress).
+    /// A socket that serves the VM goes on when its `sndbuf` is full, or there is no ordinary memory
+    /// (N7), with as many skbs as the [room](SocketTable::set_vmio) that it was given has. Those alone
+    /// may come out of the reserve, so that the room is all that it has to hold for the socket (N4).
+    /// What is sent in one is judged like everything else, see
+    /// [`Ingress::egress`](crate::Ingress::egress).
     ///
     /// # Errors
     ///
@@ -66,20 +68,34 @@ impl<'m> SocketTable<'m> {
     /// ```
     pub fn alloc_send(&'m self, id: SocketId, pool: &SkbPool<'m>) -> Result<Skb<'m>, SendError> {
         // First, so that a refused sender costs no memory. It ends should there be none.
-        let owner = self.wmem(id, pool.truesize())?;
-        let skb = if self.state.lock().is_vmio(id) {
-            pool.alloc_tx()
+        let mut owner = self.wmem(id, pool.truesize(), false)?;
+        let ordinary = if owner.vmio {
+            None
         } else {
-            pool.alloc_tx_ordinary()
+            match pool.ordinary_tx() {
+                Ok(skb) => Some(skb),
+                Err(error) => {
+                    let failed = |full: Option<_>| {
+                        let error = pool.failed_tx(error);
+                        full.unwrap_or(SendError::Alloc(error))
+                    };
+                    owner = self.enter_room(owner).map_err(failed)?;
+                    None
+                }
+            }
         };
-        let mut skb = skb.map_err(SendError::Alloc)?;
+        let mut skb = match ordinary {
+            Some(skb) => skb,
+            None => pool.alloc_tx().map_err(SendError::Alloc)?,
+        };
         skb.set_owner(owner).map_err(SendError::Skb)?;
         Ok(skb)
     }
 
     /// Makes an skb that was allocated otherwise a packet of the socket (`skb_set_owner_w`), by the
-    /// same rules. If it was another's, it is not any more. What it counts for is written behind its
-    /// data, in the place of a clone's [`SHARE_ROOM`](Skb::SHARE_ROOM).
+    /// same rules: an emergency skb takes a place in the room of VMIO, whatever the `sndbuf`. If it was
+    /// another's, it is not any more. What it counts for is written behind its data, in the place of a
+    /// clone's [`SHARE_ROOM`](Skb::SHARE_ROOM).
     ///
     /// # Errors
     ///
@@ -90,7 +106,7 @@ impl<'m> SocketTable<'m> {
         id: SocketId,
         mut skb: Skb<'m>,
     ) -> Result<Skb<'m>, (SendError, Skb<'m>)> {
-        match self.wmem(id, skb.truesize()) {
+        match self.wmem(id, skb.truesize(), skb.is_emergency()) {
             Ok(owner) => match skb.set_owner(owner) {
                 Ok(()) => Ok(skb),
                 Err(error) => Err((SendError::Skb(error), skb)),
@@ -99,18 +115,19 @@ impl<'m> SocketTable<'m> {
         }
     }
 
-    /// Lets a socket have `bytes` on the way. What is on the way already stays. `None` if the socket
-    /// is closed.
+    /// Lets a socket have `bytes` of ordinary memory on the way. What is on the way already stays. Of the
+    /// reserve it is given nothing by that, so that no budget changes. `None` if the socket is closed.
     pub fn set_sndbuf(&self, id: SocketId, bytes: usize) -> Option<()> {
         let writable = self.state.lock().set_sndbuf(id, bytes)?;
         self.tell(id, writable);
         Some(())
     }
 
-    fn wmem(&'m self, id: SocketId, size: usize) -> Result<Wmem<'m>, SendError> {
+    /// Counts an skb of `size` bytes, which lies in the reserve or not.
+    fn wmem(&'m self, id: SocketId, size: usize, emergency: bool) -> Result<Wmem<'m>, SendError> {
         // No packet is so large.
         let units = u32::try_from(size).map_err(|_| SendError::SndbufFull)?;
-        let vmio = self.state.lock().charge_send(id, size, false)?;
+        let vmio = self.state.lock().charge_send(id, size, emergency)?;
         Ok(Wmem {
             table: self,
             id,
@@ -119,7 +136,29 @@ impl<'m> SocketTable<'m> {
         })
     }
 
-    fn tell(&self, id: SocketId, writable: bool) {
+    /// Moves what is counted within the `sndbuf` into the room of VMIO, before the reserve is asked.
+    ///
+    /// # Errors
+    ///
+    /// It is counted no more: the room is full, or there is none to wait for.
+    fn enter_room(&self, mut owner: Wmem<'m>) -> Result<Wmem<'m>, Option<SendError>> {
+        let (id, size) = (owner.id, owner.units as usize);
+        let (entered, writable) = self.state.lock().enter_room(id, size);
+        self.tell(id, writable);
+        match entered {
+            Ok(vmio) => {
+                owner.vmio = vmio;
+                Ok(owner)
+            }
+            Err(full) => {
+                // Uncounted there, so that this refusal is not what its own sender is told of.
+                core::mem::forget(owner);
+                Err(full)
+            }
+        }
+    }
+
+    pub(super) fn tell(&self, id: SocketId, writable: bool) {
         if let Some(waiters) = self.waiters.filter(|_| writable) {
             waiters.writable(id);
         }
@@ -136,11 +175,12 @@ pub(crate) struct Wmem<'m> {
 
 impl<'m> Wmem<'m> {
     /// As much again, for a copy that takes the place of the skb: it is there already, so that no
-    /// limit can keep it from being counted. `None` if the socket is closed by now.
-    pub(crate) fn again(&self) -> Option<Wmem<'m>> {
-        let counted = self.table.force(self.id, self.units as usize);
+    /// limit can keep it from being counted; one that lies in the reserve is in the room of VMIO.
+    /// `None` if the socket is closed by now.
+    pub(crate) fn again(&self, emergency: bool) -> Option<Wmem<'m>> {
+        let counted = self.table.force(self.id, self.units as usize, emergency);
         counted.then_some(()).map(|()| Wmem {
-            vmio: false,
+            vmio: emergency,
             ..*self
         })
     }
@@ -156,7 +196,7 @@ impl Drop for Wmem<'_> {
 trait Wfree: Sync {
     fn wfree(&self, id: SocketId, units: usize, vmio: bool);
 
-    fn force(&self, id: SocketId, units: usize) -> bool;
+    fn force(&self, id: SocketId, units: usize, vmio: bool) -> bool;
 }
 
 impl Wfree for SocketTable<'_> {
@@ -165,8 +205,8 @@ impl Wfree for SocketTable<'_> {
         self.tell(id, writable);
     }
 
-    fn force(&self, id: SocketId, units: usize) -> bool {
-        self.state.lock().charge_send(id, units, true).is_ok()
+    fn force(&self, id: SocketId, units: usize, vmio: bool) -> bool {
+        self.state.lock().force_send(id, units, vmio)
     }
 }
 
@@ -179,8 +219,11 @@ pub enum SendError {
     NoSocket,
     /// As much as it may have sent has not been freed by the card.
     SndbufFull,
-    /// It serves the VM, and its room is full as well.
+    /// It serves the VM, and its room is full as well: as its `sndbuf` is, or there is no ordinary
+    /// memory.
     VmioFull,
+    /// The skb lies in the reserve, and the socket does not serve the VM.
+    NotVmio,
     /// There is no memory.
     Alloc(SkbAllocError),
     /// The skb is too full, or too small, or shared, to be counted for a socket.
@@ -192,7 +235,8 @@ impl fmt::Display for SendError {
         match self {
             SendError::NoSocket => f.write_str("the socket is closed"),
             SendError::SndbufFull => f.write_str("the send buffer is full"),
-            SendError::VmioFull => f.write_str("the send buffer and the room of VMIO are full"),
+            SendError::VmioFull => f.write_str("the room of VMIO is full"),
+            SendError::NotVmio => f.write_str("the packet is for sockets that serve the VM"),
             SendError::Alloc(error) => error.fmt(f),
             SendError::Skb(error) => error.fmt(f),
         }

@@ -335,6 +335,7 @@ fn n7_a_vmio_sender_goes_on_beyond_his_send_buffer_and_is_bounded_by_his_room() 
     let ordinary = send().unwrap();
     assert_eq!(send().unwrap_err(), SendError::SndbufFull);
     sockets.set_vmio(id, SWAP, ROOM).unwrap();
+    assert_eq!(told.take(), [id], "there is room now");
     let hog = m.exhaust();
     let mut beyond: Vec<_> = (0..ROOM.tx).map(|_| send().unwrap()).collect();
     assert!(beyond.iter().all(Skb::is_emergency));
@@ -342,8 +343,11 @@ fn n7_a_vmio_sender_goes_on_beyond_his_send_buffer_and_is_bounded_by_his_room() 
     beyond.pop();
     assert_eq!(told.take(), [id]);
     beyond.extend(send());
+    // Whoever waits for room is told that there is none to wait for any more.
+    assert_eq!(send().unwrap_err(), SendError::VmioFull);
     // When it serves the VM no longer, what is on its way ends as it would have.
     sockets.clear_vmio(id).unwrap();
+    assert_eq!(told.take(), [id]);
     let info = sockets.info(id).unwrap();
     assert_eq!((info.wmem, info.vmio_sent), (SKB, 2));
     assert_eq!(send().unwrap_err(), SendError::SndbufFull);
@@ -359,6 +363,71 @@ fn n7_a_vmio_sender_goes_on_beyond_his_send_buffer_and_is_bounded_by_his_room() 
     assert_eq!(sockets.info(id).unwrap().wmem, 0);
     drop(hog);
     assert!(send().is_ok());
+}
+
+/// The budget knows the room; a send buffer may be as large as it likes, and change at any time.
+#[test]
+fn n4_a_vmio_sender_has_no_more_of_the_reserve_than_his_room_however_large_his_send_buffer() {
+    let m = machine();
+    let (sockets, told) = with_waiters(&m);
+    let id = sockets.bind(Protocol::Tcp, 700, 64 * SKB).unwrap();
+    sockets.set_vmio(id, SWAP, ROOM).unwrap();
+    let send = || sockets.alloc_send(id, m.pool);
+    let counts = || {
+        sockets
+            .info(id)
+            .map(|info| (info.wmem / SKB, info.vmio_sent))
+    };
+    // While there is ordinary memory, the room stays free.
+    let ordinary: Vec<_> = (0..4).map(|_| send().unwrap()).collect();
+    assert_eq!(counts(), Some((4, 0)));
+    let hog = m.exhaust();
+    let mut sent: Vec<_> = (0..ROOM.tx).map(|_| send().unwrap()).collect();
+    assert!(sent.iter().all(Skb::is_emergency));
+    for _ in 0..3 {
+        assert_eq!(send().unwrap_err(), SendError::VmioFull);
+    }
+    assert_eq!((counts(), m.tx.usage()), (Some((4, 2)), ROOM.tx * SKB));
+    assert!(told.take().is_empty(), "a refusal is no room");
+
+    // What the reserve gave to others may have no other place either.
+    let (error, skb) = sockets
+        .own_send(id, m.pool.alloc_tx().unwrap())
+        .unwrap_err();
+    assert_eq!((error, skb.is_emergency()), (SendError::VmioFull, true));
+    let other = sockets.bind(Protocol::Udp, 9, 64 * SKB).unwrap();
+    let (error, skb) = sockets.own_send(other, skb).unwrap_err();
+    assert_eq!((error, skb.is_emergency()), (SendError::NotVmio, true));
+    sent.pop();
+    assert_eq!(told.take(), [id]);
+    sent.push(sockets.own_send(id, skb).unwrap());
+    assert_eq!(counts(), Some((4, 2)));
+
+    // Nor does a copy that takes the place of a clone lie in the send buffer.
+    let clone = sent[0].try_clone().unwrap();
+    let copy = m.pool.expand(clone, 64).unwrap();
+    assert!(copy.is_emergency());
+    assert_eq!(counts(), Some((4, 3)));
+    drop(copy);
+
+    // Without room it is want of memory, and nobody waits for what never comes.
+    drop((hog, ordinary, sent));
+    sockets.clear_vmio(id).unwrap();
+    sockets
+        .set_vmio(id, SWAP, VmioRoom { rx: 1, tx: 0 })
+        .unwrap();
+    let hog = m.exhaust();
+    assert!(matches!(
+        send(),
+        Err(SendError::Alloc(SkbAllocError::Memory(_)))
+    ));
+    assert_eq!((counts(), sockets.stats().wmem), (Some((0, 0)), 0));
+    drop(hog);
+    assert!(send().is_ok_and(|skb| !skb.is_emergency()));
+    for socket in [id, other] {
+        sockets.close(socket);
+    }
+    m.assert_quiescent();
 }
 
 #[test]

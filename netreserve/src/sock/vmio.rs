@@ -14,7 +14,8 @@ use crate::{Flow, FlowError};
 pub struct VmioRoom {
     /// Received, in its queue and backlog. So many entries are set aside for it.
     pub rx: usize,
-    /// Sent beyond its `sndbuf`, and not freed by the card yet.
+    /// Sent, and not freed by the card yet: beyond its `sndbuf`, or for want of ordinary memory within
+    /// it. What a socket sends out of the reserve is always in here.
     pub tx: usize,
 }
 
@@ -52,7 +53,11 @@ impl SocketTable<'_> {
         flows.add(flow).map_err(|error| {
             let _ = self.settle(id);
             VmioError::Flow(error)
-        })
+        })?;
+        // Beyond what they were refused there is a room now.
+        let waiting = self.state.lock().forget_wanted(id);
+        self.tell(id, waiting);
+        Ok(())
     }
 
     /// The socket serves the VM no longer (N7). The tag goes first, then what the socket holds in its
@@ -81,7 +86,12 @@ impl SocketTable<'_> {
             drop(skb);
             dropped += 1;
         }
-        self.state.lock().count_dropped(dropped);
+        let mut state = self.state.lock();
+        state.count_dropped(dropped);
+        let waiting = state.forget_wanted(id);
+        drop(state);
+        // Whoever waits for a place in the room would wait for ever.
+        self.tell(id, waiting);
         Some(Settled { kept, dropped })
     }
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use mempool::{Buffer, BufferCache, Frame, FrameAllocator, Gfp};
 use netreserve::{
     DropReason, Flow, Mechanism as Part, MemallocContext, OwnedSocket, Protocol, SendError, Skb,
-    SocketId, SocketTable, Verdict, VmioRoom,
+    SkbAllocError, SocketId, SocketTable, Verdict, VmioRoom,
 };
 
 use super::site::{SKB, Site, frame, with_site};
@@ -32,8 +32,8 @@ const OTHER: usize = 1;
 
 /// Lets the day pass.
 pub(super) fn run(rng: &mut Rng, off: Option<Part>, findings: &Findings) {
-    // What the room holds, and one packet in each pair of hands.
-    with_site([ROOM.rx + 2, ROOM.tx + SNDBUF + 1], |site| {
+    // What the room holds, and of what is received one packet in each pair of hands.
+    with_site([ROOM.rx + 2, ROOM.tx], |site| {
         if let Some(part) = off {
             site.table.ablate(part);
         }
@@ -231,7 +231,8 @@ impl<'a> Day<'_, 'a, '_> {
         }
     }
 
-    /// A sender has no more on the way than he may, whatever the card keeps of it.
+    /// A sender has no more on the way than he may, whatever the card keeps of it, and no more of the
+    /// reserve than was set aside for his room.
     fn send(&mut self, socket: usize, cloned: bool) {
         match self.site.table.alloc_send(self.ids[socket], self.site.pool) {
             Ok(mut skb) => {
@@ -247,6 +248,11 @@ impl<'a> Day<'_, 'a, '_> {
                 let (sent, vmio) = (self.sent[socket].len(), self.vmio && socket == SWAP);
                 self.findings.check(sent >= SNDBUF && !vmio, "N7", || {
                     format!("a sender with {sent} packets on the way was refused (VMIO: {vmio})")
+                });
+            }
+            Err(SendError::Alloc(SkbAllocError::Reserve(error))) => {
+                self.findings.check(false, "N4", || {
+                    format!("a sender was let into the reserve, and there it was refused: {error}")
                 });
             }
             Err(_) => {}
