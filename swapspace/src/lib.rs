@@ -94,9 +94,9 @@ pub use header::{BadPages, HeaderError, SwapHeader};
 pub use histogram::Histogram;
 pub use pager::{
     Access, Advice, Arrival, End, EvictionNode, EvictionPages, EvictionPolicy, ExplicitTable,
-    FaultEntry, FaultError, FaultOutcome, Mapping, Nru, Page, PageEntry, PageQueue, PageTable,
-    Pager, PagerEvent, PagerStats, PagerTables, PinError, RequestEntry, S3Fifo, SecondChance,
-    Stall, StallReason,
+    FaultEntry, FaultError, FaultOptions, FaultOutcome, Mapping, Nru, Page, PageEntry, PageQueue,
+    PageTable, Pager, PagerEvent, PagerStats, PagerTables, PinError, RequestEntry, S3Fifo,
+    SecondChance, Stall, StallReason,
 };
 pub use slots::DupError;
 pub use space::{NotOn, SpaceTicket, SwapSpace, SwapoffError, SwaponError};

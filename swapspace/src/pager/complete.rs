@@ -44,7 +44,9 @@ where
                 (false, IoOp::Read) if request.class == IoClass::Prefetch => {
                     self.prefetch_done(page, frame, result, now);
                 }
-                (false, IoOp::Read) => self.page_in_done(page, frame, result, now),
+                (false, IoOp::Read) => {
+                    self.page_in_done(page, frame, result, request.deadline, now)
+                }
                 (false, IoOp::Write) => self.page_out_done(page, frame, result, now),
             }
         }
@@ -69,12 +71,23 @@ where
         page: Page,
         frame: Frame<'m>,
         result: Result<(), ErrorKind>,
+        deadline: Option<Instant>,
         now: Instant,
     ) {
         let mapped_anyhow = self.off(Mechanism::FailedRead);
         let entry = &mut self.pages[page.index()];
-        match result {
-            Err(kind) if !mapped_anyhow => {
+        // A fault may have joined that has more time than the request had.
+        let cut_short = deadline.is_some_and(|deadline| deadline <= now);
+        let patient = entry
+            .fault
+            .filter(|id| cut_short && !self.faults.get(*id).is_late(now));
+        match (result, patient) {
+            (Err(ErrorKind::TimedOut | ErrorKind::Unsent), Some(id)) => {
+                drop(frame);
+                entry.state = State::Swapped;
+                self.wait_for_frame(id);
+            }
+            (Err(kind), _) if !mapped_anyhow => {
                 // S4: what the frame holds is nobody's page; it goes back unseen.
                 drop(frame);
                 entry.state = State::Swapped;
@@ -82,6 +95,7 @@ where
                 self.stats.read_failures += 1;
                 self.fail(page, kind);
             }
+            _ if entry.fault.is_none() => self.cache(page, frame),
             _ => {
                 entry.suspect = false;
                 self.stats.pages_in += 1;
@@ -144,12 +158,14 @@ where
         let id = id.expect("a fault waits for the page");
         let access = self.faults.get(id).access;
         self.map(page, frame, access, Arrival::Faulted);
-        if major {
-            self.stats.faults_major += 1;
-        } else {
-            self.stats.faults_minor += 1;
-        }
         let waited = self.faults.mapped(id, now, major);
         self.latency.record(waited);
+        if major {
+            self.stats.faults_major += 1;
+            self.latency_major.record(waited);
+        } else {
+            self.stats.faults_minor += 1;
+            self.latency_minor.record(waited);
+        }
     }
 }

@@ -24,6 +24,35 @@ pub enum Access {
     Write,
 }
 
+/// How urgent a fault is.
+///
+/// ```
+/// use core::time::Duration;
+/// use swapspace::{FaultOptions, Instant};
+///
+/// let now = Instant::from_micros(5_000);
+/// let options = FaultOptions {
+///     priority: 7,
+///     deadline: Some(now + Duration::from_millis(2)),
+/// };
+/// assert!(options.priority > FaultOptions::default().priority);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct FaultOptions {
+    /// Higher goes first. 0 unless something else is said.
+    pub priority: u8,
+    /// When the client has no use for the page any more.
+    pub deadline: Option<Instant>,
+}
+
+impl FaultOptions {
+    pub(super) const DEFAULT: Self = FaultOptions {
+        priority: 0,
+        deadline: None,
+    };
+}
+
 /// What became of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -44,6 +73,8 @@ pub enum FaultError {
     BadPage,
     /// As many faults wait as the table holds: poll, then fault again.
     QueueFull,
+    /// The page would have to be waited for, and the deadline has passed.
+    Late,
 }
 
 impl<'m, A, T, P, const N: usize> Pager<'_, 'm, A, T, P, N>
@@ -64,6 +95,34 @@ where
         &mut self,
         page: Page,
         access: Access,
+        now: Instant,
+    ) -> Result<FaultOutcome, FaultError> {
+        self.fault_with(page, access, FaultOptions::DEFAULT, now)
+    }
+
+    /// As [`fault`](Self::fault), for a client with a priority and a deadline.
+    ///
+    /// Faults that wait for a frame or a request are served by priority, strictly: one of a lower
+    /// priority waits as long as there are others, as a task does under a scheduler with fixed
+    /// priorities. Among equals the earlier deadline goes first, one without a deadline last, and
+    /// then the older.
+    ///
+    /// A fault that was not served by its deadline ends as [`PagerEvent::Failed`] with
+    /// [`ErrorKind::TimedOut`]. A page-in carries the deadline to the back end
+    /// ([`SwapIo::deadline`]); if it comes to an end all the same, the page stays in memory, unmapped,
+    /// for the next fault to find. Faults on one page are one: as urgent as the most urgent, and late
+    /// when the last of them is. O(faults).
+    ///
+    /// # Errors
+    ///
+    /// [`FaultError`]; nothing has changed.
+    ///
+    /// [`PagerEvent::Failed`]: crate::PagerEvent::Failed
+    pub fn fault_with(
+        &mut self,
+        page: Page,
+        access: Access,
+        options: FaultOptions,
         now: Instant,
     ) -> Result<FaultOutcome, FaultError> {
         let entry = self
@@ -95,7 +154,7 @@ where
                 self.stats.faults_minor += 1;
                 Ok(FaultOutcome::Mapped)
             }
-            state => self.fault_absent(page, state, access, now),
+            state => self.fault_absent(page, state, access, options, now),
         }
     }
 
@@ -104,10 +163,11 @@ where
         page: Page,
         state: State,
         access: Access,
+        options: FaultOptions,
         now: Instant,
     ) -> Result<FaultOutcome, FaultError> {
         if let Some(id) = self.pages[page.index()].fault {
-            self.faults.merge(id, access);
+            self.faults.merge(id, access, options);
             self.stats.faults_merged += 1;
             return Ok(FaultOutcome::Pending);
         }
@@ -120,7 +180,10 @@ where
             self.map_zeroed(page, frame, access);
             return Ok(FaultOutcome::Mapped);
         }
-        let Some(id) = self.faults.open(page, access, now) else {
+        if options.deadline.is_some_and(|deadline| deadline <= now) {
+            return Err(FaultError::Late);
+        }
+        let Some(id) = self.faults.open(page, access, options, now) else {
             self.stats.faults_refused += 1;
             return Err(FaultError::QueueFull);
         };
@@ -173,6 +236,7 @@ where
                 self.map_zeroed(page, frame, fault.access);
                 let waited = self.faults.mapped(id, now, false);
                 self.latency.record(waited);
+                self.latency_minor.record(waited);
             }
             moved = true;
         }
@@ -184,7 +248,9 @@ where
     fn page_in(&mut self, page: Page, id: FaultId, frame: Frame<'m>, now: Instant) -> bool {
         let swap = self.pages[page.index()].swap.as_ref();
         let slot = swap.expect("a swapped page has a slot").slot();
-        let io = SwapIo::new(IoOp::Read, slot, IoClass::Demand, one(frame));
+        let mut io = SwapIo::new(IoOp::Read, slot, IoClass::Demand, one(frame));
+        let deadline = self.faults.get(id).options.deadline;
+        io.deadline = deadline;
         let ticket = match self.space.submit(io, now) {
             Ok(ticket) => ticket,
             Err(refused) => {
@@ -207,6 +273,7 @@ where
             op: IoOp::Read,
             class: IoClass::Demand,
             expedited: false,
+            deadline,
             pages: one(page),
             since: now,
         });
@@ -226,6 +293,16 @@ where
         if self.requests.in_flight() > 0 {
             self.throttle.refused();
         }
+    }
+
+    /// Ends a fault whose deadline has passed, if there is one. Its page may be on its way in still.
+    pub(super) fn expire_faults(&mut self, now: Instant) -> bool {
+        let late = self.faults.expire(now);
+        if let Some(page) = late {
+            self.pages[page.index()].fault = None;
+            self.stats.faults_late += 1;
+        }
+        late.is_some()
     }
 
     /// The fault that waits for a page, if one does, cannot be served.
@@ -275,6 +352,7 @@ impl fmt::Display for FaultError {
         f.write_str(match self {
             FaultError::BadPage => "there is no such page",
             FaultError::QueueFull => "too many faults wait already",
+            FaultError::Late => "the deadline has passed",
         })
     }
 }

@@ -46,7 +46,7 @@ use crate::{AddressSpace, ErrorKind, Histogram, Instant, SwapArea, SwapSpace};
 pub use self::eviction::{
     Arrival, End, EvictionNode, EvictionPages, EvictionPolicy, Nru, PageQueue, S3Fifo, SecondChance,
 };
-pub use self::fault::{Access, FaultError, FaultOutcome};
+pub use self::fault::{Access, FaultError, FaultOptions, FaultOutcome};
 pub use self::page::{Page, PageEntry};
 pub use self::page_table::{ExplicitTable, Mapping, PageTable};
 pub use self::prefetch::Advice;
@@ -151,6 +151,8 @@ pub struct Pager<'s, 'm, A, T, P = SecondChance, const N: usize = 1> {
     writeback: usize,
     stats: PagerStats,
     latency: Histogram,
+    latency_major: Histogram,
+    latency_minor: Histogram,
     ablation: Ablation,
 }
 
@@ -240,6 +242,8 @@ where
             writeback: 0,
             stats: PagerStats::default(),
             latency: Histogram::new(),
+            latency_major: Histogram::new(),
+            latency_minor: Histogram::new(),
             ablation: Ablation::NONE,
         }
     }
@@ -265,7 +269,8 @@ where
             }
             // S8: what completes and what faults goes before what is written, and reading ahead
             // comes last.
-            let moved = self.complete_one(now)
+            let moved = self.expire_faults(now)
+                || self.complete_one(now)
                 || self.serve_waiting(now)
                 || self.reclaim(now)
                 || self.prefetch_some(now);
@@ -275,14 +280,18 @@ where
         }
     }
 
-    /// When `poll` must be called even if nothing else happens.
+    /// When `poll` must be called even if nothing else happens. O(faults).
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let retry = self.throttle.retry_at();
-        [self.space.next_deadline(), retry]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.space.next_deadline(),
+            retry,
+            self.faults.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Keeps a page that is mapped from being evicted, until as many calls of
@@ -423,6 +432,19 @@ where
     #[must_use]
     pub fn latency(&self) -> &Histogram {
         &self.latency
+    }
+
+    /// Of these, faults that were served by a page-in.
+    #[must_use]
+    pub fn latency_major(&self) -> &Histogram {
+        &self.latency_major
+    }
+
+    /// Of these, faults that were served without one: they waited for a frame, or for a page-out
+    /// of their page.
+    #[must_use]
+    pub fn latency_minor(&self) -> &Histogram {
+        &self.latency_minor
     }
 
     /// The eviction policy.

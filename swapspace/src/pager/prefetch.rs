@@ -226,6 +226,7 @@ where
             op: IoOp::Read,
             class: IoClass::Prefetch,
             expedited: false,
+            deadline: None,
             pages,
             since: now,
         });
@@ -240,17 +241,12 @@ where
         result: Result<(), ErrorKind>,
         now: Instant,
     ) {
-        self.stats.prefetched += u64::from(result.is_ok());
         match (result, self.pages[page.index()].fault) {
-            (Ok(()), Some(_)) => self.page_in_done(page, frame, result, now),
-            (Ok(()), None) => {
-                self.stats.pages_in += 1;
-                let entry = &mut self.pages[page.index()];
-                (entry.frame, entry.state) = (Some(frame), State::Cached);
-                let (policy, mut pages) = self.eviction();
-                policy.recalled(&mut pages, page);
-                self.with_cached(|cached, pages| cached.push_back(pages, page));
+            (Ok(()), Some(_)) => {
+                self.stats.prefetched += 1;
+                self.page_in_done(page, frame, result, None, now);
             }
+            (Ok(()), None) => self.cache(page, frame),
             (Err(_), fault) => {
                 // Whose fault it was among the pages of the request nobody knows. Who waits reads
                 // the page alone, and hears the truth.
@@ -262,6 +258,17 @@ where
                 }
             }
         }
+    }
+
+    /// A page was read, and nobody waits for it, or not any more: it stays, unmapped.
+    pub(super) fn cache(&mut self, page: Page, frame: Frame<'m>) {
+        self.stats.prefetched += 1;
+        self.stats.pages_in += 1;
+        let entry = &mut self.pages[page.index()];
+        (entry.frame, entry.state, entry.suspect) = (Some(frame), State::Cached, false);
+        let (policy, mut pages) = self.eviction();
+        policy.recalled(&mut pages, page);
+        self.with_cached(|cached, pages| cached.push_back(pages, page));
     }
 
     /// Maps a page that was read ahead.

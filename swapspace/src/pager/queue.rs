@@ -1,13 +1,13 @@
 //! The fault queue: who waits, for how long, and who has not been told yet.
 //!
-//! A table of fixed size holds the faults; two lists are threaded through it, both first in, first
-//! out: faults that wait for a frame, and faults whose outcome was not reported yet. Faults whose
-//! page is in flight are in neither: its completion moves them on.
+//! A table of fixed size holds the faults; two lists are threaded through it: faults that wait for a
+//! frame, by urgency, and faults whose outcome was not reported yet, first in, first out. Faults
+//! whose page is in flight are in neither: its completion moves them on.
 
 use core::num::NonZeroU16;
 use core::time::Duration;
 
-use super::{Access, Page, PagerEvent};
+use super::{Access, FaultOptions, Page, PagerEvent};
 use crate::{ErrorKind, Instant};
 
 /// Which entry of the table; its number plus one, so that `Option<FaultId>` takes two bytes.
@@ -31,6 +31,7 @@ pub struct FaultEntry {
     pub(super) page: Page,
     pub(super) access: Access,
     pub(super) since: Instant,
+    pub(super) options: FaultOptions,
     outcome: Outcome,
     /// The next of the list that the entry is in (the free list included).
     next: Option<FaultId>,
@@ -49,9 +50,31 @@ impl FaultEntry {
         page: Page(0),
         access: Access::Read,
         since: Instant::ZERO,
+        options: FaultOptions::DEFAULT,
         outcome: Outcome::Open,
         next: None,
     };
+}
+
+impl FaultEntry {
+    /// Whether it must not wait behind `other`: by priority, then by deadline.
+    fn goes_before(&self, other: &FaultEntry) -> bool {
+        let (own, other) = (self.options, other.options);
+        if own.priority != other.priority {
+            return own.priority > other.priority;
+        }
+        match (own.deadline, other.deadline) {
+            (Some(own), Some(other)) => own < other,
+            (own, other) => own.is_some() && other.is_none(),
+        }
+    }
+
+    /// Whether it is to end now, served or not.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        self.options
+            .deadline
+            .is_some_and(|deadline| deadline <= now)
+    }
 }
 
 impl Default for FaultEntry {
@@ -79,6 +102,31 @@ impl List {
         self.len += 1;
     }
 
+    /// Adds a fault behind those that are as urgent, and before the others. O(length), and O(1) where
+    /// it comes last.
+    fn insert(&mut self, table: &mut [FaultEntry], id: FaultId) {
+        let is_last = self
+            .last
+            .is_none_or(|last| !table[id.index()].goes_before(&table[last.index()]));
+        if is_last {
+            return self.push(table, id);
+        }
+        let mut before = None;
+        let mut at = self.first;
+        while let Some(other) = at
+            && !table[id.index()].goes_before(&table[other.index()])
+        {
+            before = Some(other);
+            at = table[other.index()].next;
+        }
+        table[id.index()].next = at;
+        match before {
+            Some(before) => table[before.index()].next = Some(id),
+            None => self.first = Some(id),
+        }
+        self.len += 1;
+    }
+
     fn pop(&mut self, table: &[FaultEntry]) -> Option<FaultId> {
         let id = self.first?;
         self.first = table[id.index()].next;
@@ -91,6 +139,7 @@ impl List {
 
     /// O(length).
     fn remove(&mut self, table: &mut [FaultEntry], id: FaultId) -> bool {
+        // Round once, so that the order stays.
         let mut found = false;
         for _ in 0..self.len {
             if let Some(other) = self.pop(table) {
@@ -136,17 +185,48 @@ impl<'s> FaultQueue<'s> {
         self.waiting.len
     }
 
-    /// Since when the first of them has waited.
+    /// Since when one of them has waited. O(waiting).
     pub(super) fn oldest(&self) -> Option<Instant> {
-        self.waiting.first.map(|id| self.table[id.index()].since)
+        let mut at = self.waiting.first;
+        let waiting = core::iter::from_fn(|| {
+            let entry = &self.table[at?.index()];
+            at = entry.next;
+            Some(entry.since)
+        });
+        waiting.min()
+    }
+
+    /// When the next fault is late. O(table).
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let open = self
+            .table
+            .iter()
+            .filter(|entry| entry.outcome == Outcome::Open);
+        open.filter_map(|entry| entry.options.deadline).min()
+    }
+
+    /// Ends one fault whose deadline has passed, and names its page. O(table).
+    pub(super) fn expire(&mut self, now: Instant) -> Option<Page> {
+        let late = |entry: &FaultEntry| entry.outcome == Outcome::Open && entry.is_late(now);
+        let id = FaultId::of(self.table.iter().position(late)?);
+        self.waiting.remove(self.table, id);
+        self.failed(id, ErrorKind::TimedOut);
+        Some(self.table[id.index()].page)
     }
 
     /// A new fault whose page is in flight, or `None` if the queue is full.
-    pub(super) fn open(&mut self, page: Page, access: Access, now: Instant) -> Option<FaultId> {
+    pub(super) fn open(
+        &mut self,
+        page: Page,
+        access: Access,
+        options: FaultOptions,
+        now: Instant,
+    ) -> Option<FaultId> {
         let id = self.free.pop(self.table)?;
         self.table[id.index()] = FaultEntry {
             page,
             access,
+            options,
             since: now,
             ..FaultEntry::EMPTY
         };
@@ -157,24 +237,39 @@ impl<'s> FaultQueue<'s> {
         &self.table[id.index()]
     }
 
-    /// One more fault on the same page.
-    pub(super) fn merge(&mut self, id: FaultId, access: Access) {
+    /// One more fault on the same page: together they are as urgent as the more urgent one, and late
+    /// when the later one is. O(waiting).
+    pub(super) fn merge(&mut self, id: FaultId, access: Access, options: FaultOptions) {
+        let entry = &mut self.table[id.index()];
         if access == Access::Write {
-            self.table[id.index()].access = Access::Write;
+            entry.access = Access::Write;
+        }
+        if entry.outcome != Outcome::Open {
+            return;
+        }
+        let deadlines = entry.options.deadline.zip(options.deadline);
+        let merged = FaultOptions {
+            priority: entry.options.priority.max(options.priority),
+            deadline: deadlines.map(|(one, other)| one.max(other)),
+        };
+        if core::mem::replace(&mut entry.options, merged) != merged
+            && self.waiting.remove(self.table, id)
+        {
+            self.waiting.insert(self.table, id);
         }
     }
 
     /// An open fault waits for a frame now.
     pub(super) fn wait(&mut self, id: FaultId) {
-        self.waiting.push(self.table, id);
+        self.waiting.insert(self.table, id);
     }
 
-    /// The fault that has waited longest for a frame.
+    /// The most urgent fault that waits for a frame.
     pub(super) fn first_waiting(&self) -> Option<(FaultId, FaultEntry)> {
         self.waiting.first.map(|id| (id, self.table[id.index()]))
     }
 
-    /// The fault that has waited longest does not wait for a frame any more.
+    /// The most urgent fault does not wait for a frame any more.
     pub(super) fn leave_first(&mut self) {
         self.waiting.pop(self.table);
     }

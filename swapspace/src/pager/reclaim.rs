@@ -174,6 +174,7 @@ where
             op: IoOp::Write,
             class,
             expedited: false,
+            deadline: None,
             pages: victims,
             since: now,
         });

@@ -29,6 +29,8 @@ pub(super) struct Request {
     pub(super) class: IoClass,
     /// It was read ahead, and somebody waits for it now.
     pub(super) expedited: bool,
+    /// When the back end gives it up.
+    pub(super) deadline: Option<Instant>,
     pub(super) pages: PageList,
     pub(super) since: Instant,
 }

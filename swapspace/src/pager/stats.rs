@@ -15,6 +15,8 @@ pub struct PagerStats {
     pub faults_merged: u64,
     /// Faults that found the queue full.
     pub faults_refused: u64,
+    /// Faults that were not served by their deadline.
+    pub faults_late: u64,
     /// Pages read.
     pub pages_in: u64,
     /// Pages written, and stable.
@@ -25,7 +27,7 @@ pub struct PagerStats {
     pub write_failures: u64,
     /// Requests that the address space refused; nothing changed.
     pub refusals: u64,
-    /// Pages read ahead of any fault.
+    /// Pages read ahead of any fault, or for one that was over by then.
     pub prefetched: u64,
     /// Of these, pages that were faulted: from memory, or while they were on their way in.
     pub prefetch_hits: u64,

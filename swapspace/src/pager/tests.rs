@@ -2,6 +2,7 @@ mod areas;
 mod bed;
 mod model;
 mod prefetch;
+mod urgency;
 
 use alloc::vec::Vec;
 

@@ -40,6 +40,10 @@ pub(super) struct Script {
     pub(super) refuse: usize,
     /// Completions are held back.
     pub(super) held: bool,
+    /// The deadlines of requests are not handed on.
+    pub(super) ignores_deadlines: bool,
+    /// The deadline of each request that was admitted.
+    pub(super) deadlines: Vec<Option<Instant>>,
     /// To which classes requests were raised.
     pub(super) expedited: Vec<IoClass>,
     /// Every request that was admitted.
@@ -86,15 +90,18 @@ impl<F: PageFrame> AddressSpace<F> for Flaky<F> {
             .map_err(|_| Scripted(ErrorKind::Io))
     }
 
-    fn submit(&mut self, io: SwapIo<F>, now: Instant) -> Result<Ticket, Refused<F>> {
+    fn submit(&mut self, mut io: SwapIo<F>, now: Instant) -> Result<Ticket, Refused<F>> {
         let mut script = self.script.borrow_mut();
         if take(&mut script.refuse) {
             let error = SubmitError::Busy;
             return Err(Refused { error, io });
         }
         let entry = (io.op, io.class, io.slot, io.frames.len());
+        let deadline = io.deadline;
+        io.deadline = deadline.filter(|_| !script.ignores_deadlines);
         let ticket = self.ram.submit(io, now)?;
         script.log.push(entry);
+        script.deadlines.push(deadline);
         Ok(ticket)
     }
 
@@ -135,7 +142,7 @@ impl<F: PageFrame> AddressSpace<F> for Flaky<F> {
             io: done.io,
             result: match fails {
                 true => Err(Scripted(kind)),
-                false => Ok(()),
+                false => done.result.map_err(|error| Scripted(error.kind())),
             },
             done: if fails { script.done } else { 0 },
             stray,

@@ -18,6 +18,8 @@ enum Op {
     Read(u32),
     Write(u32),
     Discard(u32),
+    /// What later faults ask for: a priority, and a deadline so many microseconds ahead.
+    Urgent(u8, Option<u64>),
     Prefetch(u32, u32),
     Advise(u32, Advice),
     Pin(u32),
@@ -39,6 +41,7 @@ fn op() -> impl Strategy<Value = Op> {
         20 => page.clone().prop_map(Op::Read),
         30 => page.clone().prop_map(Op::Write),
         3 => page.clone().prop_map(Op::Discard),
+        3 => (0u8..3, prop::option::of(0u64..150)).prop_map(|(p, d)| Op::Urgent(p, d)),
         3 => (page.clone(), 0u32..12).prop_map(|(page, len)| Op::Prefetch(page, len)),
         2 => (page.clone(), advice()).prop_map(|(page, advice)| Op::Advise(page, advice)),
         1 => page.clone().prop_map(Op::Pin),
@@ -77,6 +80,7 @@ struct World<T, P> {
     model: Vec<u8>,
     wants: Vec<Want>,
     version: u8,
+    urgency: (u8, Option<u64>),
     /// Writes that may yet become stray: each takes slots out of use.
     strays: usize,
 }
@@ -91,6 +95,7 @@ impl<T: Client, P: EvictionPolicy + Default> World<T, P> {
             model: vec![0; PAGES as usize],
             wants: vec![Want::Nothing; PAGES as usize],
             version: 0,
+            urgency: (0, None),
             strays,
         }
     }
@@ -131,9 +136,16 @@ impl<T: Client, P: EvictionPolicy + Default> World<T, P> {
             Want::Write(_) => Access::Write,
             _ => Access::Read,
         };
-        match self.bed.pager.fault(Page(page), access, self.bed.now) {
+        let (priority, micros) = self.urgency;
+        let now = self.bed.now;
+        let options = FaultOptions {
+            priority,
+            deadline: micros.map(|micros| now + Duration::from_micros(micros)),
+        };
+        match self.bed.pager.fault_with(Page(page), access, options, now) {
             Ok(FaultOutcome::Mapped) => assert!(self.attempt(page, want), "mapped, but not there"),
             Ok(FaultOutcome::Pending) => self.wants[page as usize] = want,
+            Err(FaultError::Late) => assert_eq!(micros, Some(0)),
             Err(error) => assert_eq!(error, FaultError::QueueFull),
         }
         self.bed.check();
@@ -182,6 +194,7 @@ impl<T: Client, P: EvictionPolicy + Default> World<T, P> {
                     self.pump();
                     self.wants[page as usize] = Want::Nothing;
                 }
+                Op::Urgent(priority, micros) => self.urgency = (priority, micros),
                 Op::Prefetch(page, len) => {
                     let pages = Page(page)..Page(PAGES.min(page + len));
                     self.bed.pager.prefetch(pages).unwrap();
