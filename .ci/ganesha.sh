@@ -132,7 +132,11 @@ signal() {
 	kill "-$1" "$(pid)"
 }
 
-pause() { signal STOP; }
+# Returns when every thread stands still, which takes each a moment.
+pause() {
+	signal STOP
+	while sed 's/.*) //' /proc/"$(pid)"/task/*/stat | cut -c1 | grep -qv T; do sleep 0.01; done
+}
 resume() { signal CONT; }
 
 # It reads its exports again some time after the signal.
