@@ -64,6 +64,32 @@ where
     /// [`Sequential`](Advice::Sequential) and [`Random`](Advice::Random) hold until other advice is
     /// given, and matter only while [readahead](Self::set_readahead) is on. O(pages).
     ///
+    /// ```
+    /// # use mempool::{Buddy, FrameEntry, SingleTask, Watermarks, Zone};
+    /// use swapspace::{Advice, Page};
+    /// # use swapspace::{
+    /// #     ExplicitTable, FaultEntry, PageEntry, Pager, PagerTables, RamSpace, RequestEntry,
+    /// #     SwapArea,
+    /// # };
+    /// # let (mut memory, mut frames) = (vec![0; 17 * 4096], [FrameEntry::EMPTY; 17]);
+    /// # let source = <Buddy>::new(&mut memory, &mut frames)?;
+    /// # let task = SingleTask::new();
+    /// # let zone = <Zone>::new(&source, &task, Watermarks { min: 2, low: 4, high: 6 })?;
+    /// # let (mut store, mut map) = (vec![0; 64 * 4096], [0; 8]);
+    /// # let area = SwapArea::new(RamSpace::<_, 4>::new(&mut store), &mut map);
+    /// # let tables = PagerTables {
+    /// #     pages: &mut [const { PageEntry::EMPTY }; 64],
+    /// #     faults: &mut [FaultEntry::EMPTY; 8],
+    /// #     requests: &mut [const { RequestEntry::EMPTY }; 4],
+    /// # };
+    /// # let mut pager = Pager::new(&zone, area, ExplicitTable, tables);
+    /// pager.set_readahead(true);
+    /// pager.advise(Page(0)..Page(32), Advice::Sequential)?;
+    /// pager.advise(Page(32)..Page(64), Advice::Random)?;
+    /// assert!(pager.advise(Page(32)..Page(65), Advice::Cold).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`FaultError::BadPage`] if the range has pages that do not exist; nothing has changed.
