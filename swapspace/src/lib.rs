@@ -42,9 +42,9 @@
 //! `time`; `address_space` (the contract), `conformance` (its suite), `backend` (RAM); `entry`,
 //! `slots` and `area` (the books of slots), `header` (of `mkswap`), `space` (several areas);
 //! `histogram`; `pager` (`fault`, `reclaim` and `complete` move the pages, `prefetch` those that
-//! nobody asked for yet; `eviction`, `readahead`, `queue`,
-//! `requests` and `throttle` are what they decide by; `stall` tells a watchdog why nothing moves);
-//! `budget`. All names are re-exported here.
+//! nobody asked for yet; `swapoff` empties an area; `eviction`, `readahead`, `queue`, `requests` and
+//! `throttle` are what they decide by; `stall` tells a watchdog why nothing moves); `budget`. All
+//! names are re-exported here.
 //!
 //! # Features
 //!
@@ -93,10 +93,10 @@ pub use entry::{SlotRun, SwapEntry};
 pub use header::{BadPages, HeaderError, SwapHeader};
 pub use histogram::Histogram;
 pub use pager::{
-    Access, Advice, Arrival, End, EvictionNode, EvictionPages, EvictionPolicy, ExplicitTable,
-    FaultEntry, FaultError, FaultOptions, FaultOutcome, Mapping, Nru, Page, PageEntry, PageQueue,
-    PageTable, Pager, PagerEvent, PagerStats, PagerTables, PinError, RequestEntry, S3Fifo,
-    SecondChance, Stall, StallReason,
+    Access, Advice, Arrival, End, EvacuateError, EvictionNode, EvictionPages, EvictionPolicy,
+    ExplicitTable, FaultEntry, FaultError, FaultOptions, FaultOutcome, Mapping, Nru, Page,
+    PageEntry, PageQueue, PageTable, Pager, PagerEvent, PagerStats, PagerTables, PinError,
+    RequestEntry, S3Fifo, SecondChance, Stall, StallReason,
 };
 pub use slots::DupError;
 pub use space::{NotOn, SpaceTicket, SwapSpace, SwapoffError, SwaponError};

@@ -381,6 +381,26 @@ impl<'s, F: PageFrame, A: AddressSpace<F>, const N: usize> SwapSpace<'s, F, A, N
         if spare { shape.max_frames } else { 0 }
     }
 
+    /// Whether the area of a slot has a request for a read that nobody waits for, and another one
+    /// if it has several. O(1).
+    pub(crate) fn idles(&self, slot: Slot) -> bool {
+        let area = self.area(self.index_of(slot));
+        area.is_some_and(|area| match area.geometry() {
+            Some(shape) if shape.max_in_flight == 1 => area.stats().in_flight == 0,
+            _ => self.spare_frames(slot) > 0,
+        })
+    }
+
+    /// Closes an area to new pages.
+    pub(crate) fn leave(&mut self, index: usize) {
+        self.member(index).leaving = true;
+    }
+
+    /// Opens an area again.
+    pub(crate) fn stay(&mut self, index: usize) {
+        self.member(index).leaving = false;
+    }
+
     /// Which areas a slot that is given back can be had from again. O(N).
     pub(crate) fn usable(&self) -> Usable {
         let healthy = self.any_healthy();

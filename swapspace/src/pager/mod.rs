@@ -27,6 +27,7 @@ mod reclaim;
 mod requests;
 mod stall;
 mod stats;
+mod swapoff;
 mod throttle;
 
 use core::fmt;
@@ -39,6 +40,7 @@ use self::page::{Books, State};
 use self::queue::FaultQueue;
 use self::readahead::Readahead;
 use self::requests::Requests;
+use self::swapoff::Sweep;
 use self::throttle::Throttle;
 use crate::ablation::{Ablation, Mechanism};
 use crate::{AddressSpace, ErrorKind, Histogram, Instant, SwapArea, SwapSpace};
@@ -54,6 +56,7 @@ pub use self::queue::FaultEntry;
 pub use self::requests::RequestEntry;
 pub use self::stall::{Stall, StallReason};
 pub use self::stats::PagerStats;
+pub use self::swapoff::EvacuateError;
 
 /// The storage of a pager: tables that the caller gives for `'s`. [`TableSizes`](crate::TableSizes)
 /// says what they take.
@@ -143,6 +146,7 @@ pub struct Pager<'s, 'm, A, T, P = SecondChance, const N: usize = 1> {
     faults: FaultQueue<'s>,
     requests: Requests<'s>,
     throttle: Throttle,
+    sweep: Option<Sweep>,
     /// Memory was below `low`, and is not above `high` yet.
     background: bool,
     /// Resident pages that are dirty.
@@ -237,6 +241,7 @@ where
             faults: FaultQueue::new(tables.faults),
             requests: Requests::new(tables.requests),
             throttle: Throttle::default(),
+            sweep: None,
             background: false,
             dirty: 0,
             writeback: 0,
@@ -259,6 +264,10 @@ where
     #[must_use = "a client waits for the event"]
     pub fn poll(&mut self, now: Instant) -> Option<PagerEvent> {
         self.throttle.expire(now);
+        if let Some(sweep) = &mut self.sweep {
+            // Whoever goes on with it sets the next time.
+            sweep.again = sweep.again.filter(|again| *again > now);
+        }
         loop {
             if let Some((id, event)) = self.faults.report() {
                 if let PagerEvent::Mapped { page, .. } = event {
@@ -280,13 +289,15 @@ where
         }
     }
 
-    /// When `poll` must be called even if nothing else happens. O(faults).
+    /// When `poll`, and [`swapoff`](Self::swapoff) while it is pending, must be called even if
+    /// nothing else happens. O(faults).
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         let retry = self.throttle.retry_at();
         [
             self.space.next_deadline(),
             retry,
+            self.sweep.as_ref().and_then(|sweep| sweep.again),
             self.faults.next_deadline(),
         ]
         .into_iter()
@@ -390,6 +401,9 @@ where
         while self.complete_one(now) {}
         // There is nothing left to write, now or later.
         self.throttle = Throttle::default();
+        if let Some(sweep) = self.sweep.take() {
+            self.space.stay(sweep.index());
+        }
         if self.requests.in_flight() > 0 {
             return Poll::Pending;
         }

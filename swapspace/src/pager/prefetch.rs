@@ -228,7 +228,12 @@ where
         spare.then(|| self.page_frame().ok())?
     }
 
-    fn read_ahead(&mut self, pages: PageList, frames: FrameList<Frame<'m>>, now: Instant) -> bool {
+    pub(super) fn read_ahead(
+        &mut self,
+        pages: PageList,
+        frames: FrameList<Frame<'m>>,
+        now: Instant,
+    ) -> bool {
         let slot = self.slot(pages[0]);
         let io = SwapIo::new(IoOp::Read, slot, IoClass::Prefetch, frames);
         let ticket = match self.space.submit(io, now) {
@@ -272,15 +277,21 @@ where
                 self.stats.prefetched += 1;
                 self.page_in_done(page, frame, result, None, now);
             }
-            (Ok(()), None) => self.cache(page, frame),
-            (Err(_), fault) => {
+            (Ok(()), None) => {
+                self.cache(page, frame);
+                if self.leaves(page) {
+                    self.adopt(page);
+                }
+            }
+            (Err(kind), fault) => {
                 // Whose fault it was among the pages of the request nobody knows. Who waits reads
                 // the page alone, and hears the truth.
                 drop(frame);
                 self.pages[page.index()].state = State::Swapped;
                 self.stats.read_failures += 1;
-                if let Some(id) = fault {
-                    self.wait_for_frame(id);
+                match fault {
+                    Some(id) => self.wait_for_frame(id),
+                    None => self.note_unreadable(page, kind),
                 }
             }
         }

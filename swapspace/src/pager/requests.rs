@@ -69,6 +69,12 @@ impl<'s> Requests<'s> {
         self.reads + self.writes
     }
 
+    /// Pages of all requests in flight. O(entries).
+    pub(super) fn pages(&self) -> usize {
+        let requests = self.table.iter().filter_map(|entry| entry.0.as_ref());
+        requests.map(|request| request.pages.len()).sum()
+    }
+
     /// Since when the oldest request has been in flight. O(entries).
     pub(super) fn oldest(&self) -> Option<Instant> {
         let requests = self.table.iter().filter_map(|entry| entry.0.as_ref());

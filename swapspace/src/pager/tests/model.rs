@@ -33,6 +33,9 @@ enum Op {
     Refuse(usize),
     Hold(bool),
     Pass(u64),
+    /// Begins to empty an area, or goes on.
+    SwapOff(usize),
+    CancelSwapOff(usize),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -54,6 +57,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (1usize..3).prop_map(Op::Refuse),
         3 => any::<bool>().prop_map(Op::Hold),
         15 => (0u64..200).prop_map(Op::Pass),
+        12 => (0usize..2).prop_map(Op::SwapOff),
+        1 => (0usize..2).prop_map(Op::CancelSwapOff),
     ]
 }
 
@@ -162,6 +167,18 @@ impl<T: Client, P: EvictionPolicy + Default> World<T, P> {
         }
     }
 
+    /// An area that is empty is given to the pager anew.
+    fn swap_off(&mut self, index: usize) {
+        if let Poll::Ready(Ok(mut area)) = self.bed.pager.swapoff(index, self.bed.now) {
+            assert!(matches!(area.activate(self.bed.now), Poll::Ready(Ok(_))));
+            // What was late is over when the space is activated anew.
+            let mut script = self.bed.script.borrow_mut();
+            script.late.retain(|(late, _), _| *late != index);
+            let on = self.bed.pager.space_mut().swapon(area, 0);
+            assert_eq!(on.ok(), Some(index));
+        }
+    }
+
     fn pump(&mut self) {
         while let Some(event) = self.bed.pager.poll(self.bed.now) {
             self.bed.check();
@@ -220,6 +237,8 @@ impl<T: Client, P: EvictionPolicy + Default> World<T, P> {
                 Op::FailReads(count) => self.bed.script.borrow_mut().fail_reads += count,
                 Op::Refuse(count) => self.bed.script.borrow_mut().refuse += count,
                 Op::Hold(held) => self.bed.script.borrow_mut().held = held,
+                Op::SwapOff(index) => self.swap_off(index),
+                Op::CancelSwapOff(index) => self.bed.pager.cancel_swapoff(index),
                 Op::Pass(micros) => self.bed.now = self.bed.now + Duration::from_micros(micros),
             }
             self.pump();
@@ -231,6 +250,9 @@ impl<T: Client, P: EvictionPolicy + Default> World<T, P> {
             let mut script = self.bed.script.borrow_mut();
             (script.fail_writes, script.fail_reads, script.refuse) = (0, 0, 0);
             (script.stray_writes, script.held) = (0, false);
+        }
+        for index in 0..2 {
+            self.bed.pager.cancel_swapoff(index);
         }
         for page in 0..PAGES {
             while self.bed.pager.unpin(Page(page)).is_ok() {}
