@@ -69,14 +69,16 @@ pub struct IngressStats {
 /// |---|---|---|
 /// | cannot be read, or for another host | dropped | dropped |
 /// | VMIO for a socket that serves the VM | the socket, within its room | the same |
-/// | other VMIO, or its control plane | swap stack | swap stack |
+/// | other VMIO, its fragments, or its control plane | swap stack | swap stack |
 /// | anything else | shown to the consumers, who may take it | |
 /// | UDP, TCP | its socket, within its limits | dropped |
 /// | no such socket; foreign ARP, NDP, ICMP, fragment, other protocols | unclaimed | dropped |
 ///
 /// VMIO for a socket that [serves the VM](SocketTable::set_vmio) goes there, and all other VMIO to the
-/// swap stack: the limits of ordinary sockets cannot hold it up (N7). Consumers
-/// see what is in ordinary memory, and take what is not VMIO: see [`Consumer`].
+/// swap stack: the limits of ordinary sockets cannot hold it up (N7). A socket's queue holds whole
+/// packets: what comes in fragments goes to the swap stack whoever it is for, to be
+/// [put together](crate::Reassembly) there. A server whose replies exceed the MTU is for a swap stack, or
+/// is asked for less at a time. Consumers see what is in ordinary memory, and take what is not VMIO: see [`Consumer`].
 ///
 /// Shared by reference. O(1), and no lock is held while a packet is freed.
 ///

@@ -2,7 +2,7 @@
 
 use core::net::Ipv6Addr;
 
-use super::flow::VlanId;
+use super::flow::{Flow, VlanId};
 
 /// Bytes of all fragments but the first that a packet can have, and some for repetitions.
 const ROOM: u32 = 1 << 16;
@@ -45,6 +45,8 @@ pub(super) struct Extent {
 #[derive(Debug, Clone)]
 struct Entry {
     id: PacketId,
+    /// Whose the packet is.
+    flow: Flow,
     /// Bytes of the first fragment: the others begin behind.
     first: u16,
     /// Bytes that may still come.
@@ -53,7 +55,9 @@ struct Entry {
 
 /// The last packets of flows that came, or went, in fragments.
 ///
-/// There is no clock: an entry ages as others are made, each by the first fragment of a VMIO packet.
+/// There is no clock: an entry ages as others are made, each by the first fragment of a VMIO packet. It
+/// ends early when its flow does, or when its identification is seen to be another packet's; but not when
+/// its packet is complete, lest one that comes twice and out of order is taken for complete.
 #[derive(Debug)]
 pub(super) struct Fragments<'m> {
     slots: &'m mut [FirstFragment],
@@ -72,9 +76,10 @@ impl<'m> Fragments<'m> {
 
     /// Remembers a packet by its first fragment, which is that of a flow and has all of the transport
     /// header in it; `false` if there is nowhere to do so. O(slots).
-    pub(super) fn begin(&mut self, id: PacketId, first: Extent) -> bool {
+    pub(super) fn begin(&mut self, id: PacketId, flow: Flow, first: Extent) -> bool {
         let entry = Entry {
             id,
+            flow,
             first: first.len,
             room: ROOM,
         };
@@ -91,6 +96,22 @@ impl<'m> Fragments<'m> {
             self.next = (at + 1) % self.slots.len();
         }
         true
+    }
+
+    /// Forgets a packet: its identification came again, at the beginning of somebody else's. O(slots).
+    pub(super) fn end(&mut self, id: PacketId) {
+        self.forget(|entry| entry.id == id);
+    }
+
+    /// Forgets the packets of a flow, which ends. O(slots).
+    pub(super) fn end_flow(&mut self, flow: Flow) {
+        self.forget(|entry| entry.flow == flow);
+    }
+
+    fn forget(&mut self, is_over: impl Fn(&Entry) -> bool) {
+        for slot in &mut *self.slots {
+            slot.0 = slot.0.take().filter(|entry| !is_over(entry));
+        }
     }
 
     /// Whether a fragment that is not the first is of a packet that is remembered. O(slots).

@@ -468,9 +468,15 @@ impl<R: RawMutex> Depends<'_, '_, R> {
             sent,
             ..packet
         };
-        let vmio = first.is_some_and(|first| self.flows.contains(direction.flow(first, vlan)));
-        let known = match extent.offset {
-            0 => vmio && whole_header && self.flows.begin_fragments(id, extent),
+        let flow = first.map(|first| direction.flow(first, vlan));
+        let flow = flow.filter(|flow| self.flows.contains(*flow));
+        let vmio = flow.is_some();
+        let known = match (extent.offset, flow) {
+            (0, Some(flow)) if whole_header => self.flows.begin_fragments(id, flow, extent),
+            (0, _) => {
+                self.flows.end_fragments(id);
+                false
+            }
             _ => self.flows.fragment_goes_on(id, extent),
         };
         if known {

@@ -112,7 +112,8 @@ impl<'m, R: RawMutex> FlowTable<'m, R> {
     /// Only the first fragment of a packet has ports. It is remembered, so that those which follow are
     /// known: until as many others have begun, or 64 KiB of fragments have come. What comes before the
     /// first one is refused, and what overlaps it; the sender repeats the packet. A stranger's fragments
-    /// change nothing here. Without slots, as the table is made, all fragments are refused.
+    /// change nothing here, unless they come from the same address under the same identification: whose
+    /// the others are is in doubt then, and they are refused. Without slots, as the table is made, all fragments are refused.
     ///
     /// Whoever puts the packets together holds their fragments meanwhile, and needs a bound (N4).
     ///
@@ -160,7 +161,8 @@ impl<'m, R: RawMutex> FlowTable<'m, R> {
         Ok(())
     }
 
-    /// Clears the tag of a flow.
+    /// Clears the tag of a flow, and forgets which of its packets are under way in fragments. O(slots for
+    /// fragments).
     ///
     /// # Errors
     ///
@@ -168,6 +170,7 @@ impl<'m, R: RawMutex> FlowTable<'m, R> {
     pub fn remove(&self, flow: Flow) -> Result<(), FlowError> {
         let mut state = self.state.lock();
         state.flows.remove(flow).ok_or(FlowError::Absent)?;
+        state.fragments.end_flow(flow);
         state.ipv6 -= usize::from(!is_ipv4(flow.remote_addr()));
         state.release(flow.local_neighbour(), |entry| entry.locals -= 1);
         state.release(flow.remote_neighbour(), |entry| entry.remotes -= 1);
@@ -267,8 +270,13 @@ impl<'m, R: RawMutex> FlowTable<'m, R> {
     }
 
     /// See [`Fragments::begin`].
-    pub(super) fn begin_fragments(&self, id: PacketId, first: Extent) -> bool {
-        self.state.lock().fragments.begin(id, first)
+    pub(super) fn begin_fragments(&self, id: PacketId, flow: Flow, first: Extent) -> bool {
+        self.state.lock().fragments.begin(id, flow, first)
+    }
+
+    /// See [`Fragments::end`].
+    pub(super) fn end_fragments(&self, id: PacketId) {
+        self.state.lock().fragments.end(id);
     }
 
     /// Whether there is a place for any: see [`with_fragments`](Self::with_fragments).

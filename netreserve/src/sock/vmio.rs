@@ -32,7 +32,8 @@ pub struct Settled {
 impl SocketTable<'_> {
     /// Makes a bound socket that is connected by `flow` serve the VM (`SOCK_MEMALLOC`), from its next
     /// packet on: the flow is tagged in the [table of flows](SocketTable::with_flows), and its
-    /// packets come here instead of to the swap stack.
+    /// packets come here instead of to the swap stack. Whole packets: those in fragments go on to the
+    /// swap stack.
     ///
     /// While it is set the socket's limits do not hold these packets up, nor does its protocol's, nor
     /// do the queues of others (N7). They may be emergency skbs. `room` bounds them instead, and must

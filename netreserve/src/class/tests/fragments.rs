@@ -156,6 +156,49 @@ fn n4_packets_in_fragments_are_bounded_and_strangers_cannot_push_one_out() {
     });
 }
 
+#[test]
+fn n2_an_identification_that_comes_again_is_another_packet() {
+    with_places::<2>(|flows| {
+        let vmio = |frame: &[u8]| classify(frame, flows) == Class::VmioFragment;
+        let rest = part(7, FIRST, SERVER, LOCAL);
+        let other = SocketAddrV4::new(*SERVER.ip(), 80);
+        assert!(vmio(&first(7, FIRST, SERVER, LOCAL)) && vmio(&rest));
+        // From the same host, but nobody's flow.
+        assert!(!vmio(&first(7, FIRST, other, LOCAL)));
+        assert!(!vmio(&rest), "they are the other packet's");
+        assert!(vmio(&first(7, FIRST, SERVER, LOCAL)) && vmio(&rest));
+        // Of which nobody can tell whose it is.
+        assert!(!vmio(&first(7, 8, SERVER, LOCAL)));
+        assert!(!vmio(&rest));
+        // Another identification, another way, another host: another packet.
+        assert!(vmio(&first(7, FIRST, SERVER, LOCAL)));
+        assert!(!vmio(&first(8, FIRST, other, LOCAL)));
+        assert!(!vmio(&first(7, FIRST, STRANGER, LOCAL)));
+        assert_eq!(
+            classify_outgoing(&first(7, FIRST, LOCAL, STRANGER), flows),
+            REFUSED
+        );
+        assert!(vmio(&rest));
+    });
+}
+
+#[test]
+fn n2_a_flow_that_ends_takes_its_fragments_along() {
+    with_places::<4>(|flows| {
+        let vmio = |frame: &[u8]| classify(frame, flows) == Class::VmioFragment;
+        let second = SocketAddrV4::new(*SERVER.ip(), 111);
+        let other = Flow::tcp(LOCAL, second);
+        flows.add(other).unwrap();
+        assert!(vmio(&first(7, FIRST, SERVER, LOCAL)) && vmio(&first(8, FIRST, second, LOCAL)));
+        flows.remove(SWAP).unwrap();
+        assert!(!vmio(&part(7, FIRST, SERVER, LOCAL)));
+        assert!(vmio(&part(8, FIRST, second, LOCAL)), "that flow goes on");
+        flows.add(SWAP).unwrap();
+        assert!(!vmio(&part(7, FIRST, SERVER, LOCAL)));
+        flows.remove(other).unwrap();
+    });
+}
+
 /// Identifications come again: what is let in for one packet is bounded.
 #[test]
 fn n4_a_packet_lets_in_no_more_than_a_packet_can_have() {
