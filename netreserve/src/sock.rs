@@ -296,9 +296,9 @@ impl<'m> SocketTable<'m> {
     ///
     /// What it sent stays with the card, whose ring bounds it.
     pub fn close(&self, id: SocketId) -> Option<usize> {
-        let settled = self.clear_vmio(id).map_or(0, |settled| settled.dropped);
-        // Nothing more comes in from here on.
+        // Nothing more comes in from here on, and nobody makes it serve the VM again.
         self.state.lock().shut(id)?;
+        let settled = self.clear_vmio(id).map_or(0, |settled| settled.dropped);
         let mut freed = 0;
         loop {
             let mut state = self.state.lock();

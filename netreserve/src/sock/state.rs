@@ -85,6 +85,8 @@ pub struct Socket {
     backlog: List,
     /// Somebody owns it.
     owned: bool,
+    /// Nothing comes in any more.
+    closing: bool,
     /// Bytes and skbs that the backlog took since somebody owned the socket: a flood must not keep
     /// whoever releases it busy for ever.
     backlogged: (usize, usize),
@@ -184,6 +186,7 @@ impl<'m> State<'m> {
             queue: List::EMPTY,
             backlog: List::EMPTY,
             owned: false,
+            closing: false,
             backlogged: (0, 0),
             sndbuf: rcvbuf,
             wmem: 0,
@@ -204,6 +207,7 @@ impl<'m> State<'m> {
     pub(super) fn shut(&mut self, id: SocketId) -> Option<()> {
         let socket = self.socket(id)?;
         (socket.rcvbuf, socket.sndbuf) = (0, 0);
+        socket.closing = true;
         Some(())
     }
 

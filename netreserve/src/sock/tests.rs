@@ -587,3 +587,41 @@ fn n7_what_is_being_processed_when_vmio_is_cleared_does_not_come_back() {
     drop(hog);
     m.assert_quiescent();
 }
+
+/// Whatever the order, the tag and the socket's books agree: a tag without a socket would show as a flow
+/// that is present already.
+#[test]
+fn n7_vmio_that_is_set_and_cleared_at_once_leaves_no_tag_behind() {
+    let m = machine();
+    let id = m.sockets.bind(Protocol::Tcp, 700, SKB).unwrap();
+    let done = core::sync::atomic::AtomicBool::new(false);
+    let order = core::sync::atomic::Ordering::Relaxed;
+    let odd = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(order) {
+                m.sockets.clear_vmio(id);
+            }
+        });
+        let tries = (0..200_000).map(|_| m.sockets.set_vmio(id, SWAP, ROOM));
+        let odd = tries
+            .filter(|set| !matches!(set, Ok(()) | Err(VmioError::Present)))
+            .count();
+        done.store(true, order);
+        odd
+    });
+    assert_eq!(odd, 0, "tries that found a tag without a socket");
+    m.sockets.close(id).unwrap();
+    m.assert_quiescent();
+}
+
+#[test]
+fn n7_a_socket_that_is_being_closed_cannot_serve_the_vm_any_more() {
+    let m = machine();
+    let id = m.sockets.bind(Protocol::Tcp, 700, SKB).unwrap();
+    // As far as `close` gets before somebody else comes in between.
+    m.sockets.state.lock().shut(id).unwrap();
+    let set = m.sockets.set_vmio(id, SWAP, ROOM);
+    assert_eq!((set, m.flows.count()), (Err(VmioError::NoSocket), 0));
+    m.sockets.close(id).unwrap();
+    m.assert_quiescent();
+}

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use super::state::List;
 use super::{SocketId, SocketTable};
 use crate::{Flow, FlowError};
 
@@ -49,14 +50,18 @@ impl SocketTable<'_> {
     /// [`VmioError`]; nothing has changed.
     pub fn set_vmio(&self, id: SocketId, flow: Flow, room: VmioRoom) -> Result<(), VmioError> {
         let flows = self.flows.ok_or(VmioError::NoFlows)?;
-        // The socket first: no packet of the flow must miss it.
-        self.state.lock().set_vmio(id, flow, room)?;
-        flows.add(flow).map_err(|error| {
-            let _ = self.settle(id);
-            VmioError::Flow(error)
-        })?;
+        let mut state = self.state.lock();
+        // The socket first: no packet of the flow must miss it. And the tag under the lock: whoever
+        // closes the socket or clears VMIO meanwhile finds both or neither.
+        state.set_vmio(id, flow, room)?;
+        if let Err(error) = flows.add(flow) {
+            // Nothing has come into the room.
+            let _ = state.clear_vmio(id);
+            return Err(VmioError::Flow(error));
+        }
         // Beyond what they were refused there is a room now.
-        let waiting = self.state.lock().forget_wanted(id);
+        let waiting = state.forget_wanted(id);
+        drop(state);
         self.tell(id, waiting);
         Ok(())
     }
@@ -69,15 +74,18 @@ impl SocketTable<'_> {
     ///
     /// `None` if it did not serve the VM. O(queued); no skb is freed under the lock.
     pub fn clear_vmio(&self, id: SocketId) -> Option<Settled> {
-        let flow = self.state.lock().flow(id)?;
+        let mut state = self.state.lock();
+        let flow = state.flow(id)?;
         if let Some(flows) = self.flows {
             let _ = flows.remove(flow);
         }
-        self.settle(id)
+        let settled = state.clear_vmio(id);
+        drop(state);
+        Some(self.settle(id, settled?))
     }
 
-    fn settle(&self, id: SocketId) -> Option<Settled> {
-        let (mut doomed, kept) = self.state.lock().clear_vmio(id)?;
+    /// Frees what may not stay, and tells those who wait.
+    fn settle(&self, id: SocketId, (mut doomed, kept): (List, usize)) -> Settled {
         let mut dropped = 0;
         loop {
             let skb = self.state.lock().drop_doomed(&mut doomed);
@@ -93,7 +101,7 @@ impl SocketTable<'_> {
         drop(state);
         // Whoever waits for a place in the room would wait for ever.
         self.tell(id, waiting);
-        Some(Settled { kept, dropped })
+        Settled { kept, dropped }
     }
 }
 

@@ -14,7 +14,8 @@ impl State<'_> {
         room: VmioRoom,
     ) -> Result<(), VmioError> {
         let spare = self.free_len.saturating_sub(self.promised);
-        let socket = self.socket(id).ok_or(VmioError::NoSocket)?;
+        let open = self.socket(id).filter(|socket| !socket.closing);
+        let socket = open.ok_or(VmioError::NoSocket)?;
         if (flow.protocol(), flow.local().port()) != (id.port.protocol, id.port.number) {
             return Err(VmioError::OtherPort);
         }
