@@ -6,16 +6,17 @@
 //! many requests are in flight; LIMIT is seconds (`1.5s`) or requests (`20000`). The file has MIB MiB; it is made
 //! if it is not there, and stays. `docs/benchmarks/nfs/run.sh` runs this beside other clients.
 
+use core::task::Poll;
+use core::time::Duration;
 use std::process::ExitCode;
-use std::task::Poll;
-use std::time::{Duration, Instant as Clock};
+use std::time::Instant as Clock;
 
 use nfs_swap::transport::std::StdTcp;
 use nfs_swap::{SwapFile, SwapFileConfig, SwapUrl};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use swapspace::{AddressSpace, Instant, IoClass, IoOp, Slot, SwapIo, Ticket};
 
-type Error = Box<dyn std::error::Error>;
+type Error = Box<dyn core::error::Error>;
 type Frame = Box<[u8]>;
 type Swap = SwapFile<Frame, StdTcp, DEPTH_MAX>;
 
