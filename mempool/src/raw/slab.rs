@@ -23,6 +23,8 @@ use crate::counter::Writer;
 /// A free object, and the next one in its slab.
 type Link = Option<NonNull<u8>>;
 
+/// `frame` and `cache` change in no slab that has an object out, and are [read](object_at) of it without a
+/// lock: no reference to a whole header may exist beside that, so that the others are reached one by one.
 pub(super) struct Header<'z> {
     frame: Frame<'z>,
     next: Option<NonNull<Header<'z>>>,
@@ -146,15 +148,18 @@ impl<'z> Slabs<'z> {
     #[inline]
     pub(crate) fn pop(&mut self, from_reserve: bool) -> Option<SlabObject> {
         let slab = self.partial[usize::from(from_reserve)].head?;
-        // SAFETY: slabs on a list are alive, and `&mut self` makes us the only one in them.
-        let header = unsafe { &mut *slab.as_ptr() };
-        // SAFETY: a slab on a list has a free object.
-        let start = unsafe { header.first_free.unwrap_unchecked() };
+        let header = slab.as_ptr();
+        // SAFETY: slabs on a list are alive and have a free object; `&mut self` makes us the only one in
+        // them.
+        let start = unsafe { (*header).first_free.unwrap_unchecked() };
         // SAFETY: a free object holds the link to the next one; `grow` and `push` wrote it.
         let next = unsafe { start.cast::<Link>().read_unaligned() };
         let next = self.shape.checked_link(next, slab.cast());
-        header.first_free = next;
-        header.in_use += 1;
+        // SAFETY: as above.
+        unsafe {
+            (*header).first_free = next;
+            (*header).in_use += 1;
+        }
         if next.is_none() {
             self.unlink(slab, from_reserve);
         }
@@ -209,23 +214,24 @@ impl<'z> Slabs<'z> {
             return Err(object);
         }
         let slab = object.tagged.cast::<Header<'z>>();
+        let header = slab.as_ptr();
         // SAFETY: the object is out, so its slab is alive; `&mut self` makes us the only one in it.
-        let header = unsafe { &mut *slab.as_ptr() };
-        let Some(first_free) = header.first_free else {
+        let Some(first_free) = (unsafe { (*header).first_free }) else {
             return Err(object);
         };
-        if header.in_use == 1 && self.kept != Some(slab) {
+        // SAFETY: as above.
+        if unsafe { (*header).in_use } == 1 && self.kept != Some(slab) {
             return Err(object);
         }
-        // SAFETY: the object is ours again, and has room for a link.
+        // SAFETY: as above; the object is ours again, and has room for a link.
         unsafe {
             object
                 .start
                 .cast::<Link>()
                 .write_unaligned(Some(first_free));
+            (*header).first_free = Some(object.start);
+            (*header).in_use -= 1;
         }
-        header.first_free = Some(object.start);
-        header.in_use -= 1;
         Ok(())
     }
 
@@ -234,19 +240,16 @@ impl<'z> Slabs<'z> {
     pub(crate) fn push_any(&mut self, object: SlabObject) {
         let from_reserve = object.reserve_derived();
         let slab = object.slab().cast::<Header<'z>>();
+        let header = slab.as_ptr();
         // SAFETY: the object is out, so its slab is alive; `&mut self` makes us the only one in it.
-        let header = unsafe { &mut *slab.as_ptr() };
-        let was_full = header.first_free.is_none();
-        // SAFETY: the object is ours again, and has room for a link.
+        let (first_free, in_use) = unsafe { ((*header).first_free, (*header).in_use) };
+        let (was_full, empty) = (first_free.is_none(), in_use == 1);
+        // SAFETY: as above; the object is ours again, and has room for a link.
         unsafe {
-            object
-                .start
-                .cast::<Link>()
-                .write_unaligned(header.first_free);
+            object.start.cast::<Link>().write_unaligned(first_free);
+            (*header).first_free = Some(object.start);
+            (*header).in_use = in_use - 1;
         }
-        header.first_free = Some(object.start);
-        header.in_use -= 1;
-        let empty = header.in_use == 0;
         if was_full {
             self.link(slab, from_reserve);
         }
@@ -258,7 +261,7 @@ impl<'z> Slabs<'z> {
         } else {
             match self.kept {
                 // SAFETY: the slab that is kept is alive: only `shrink` ends it, and forgets it then.
-                Some(kept) if kept != slab && unsafe { kept.as_ref() }.in_use == 0 => false,
+                Some(kept) if kept != slab && unsafe { (*kept.as_ptr()).in_use } == 0 => false,
                 _ => {
                     self.kept = Some(slab);
                     true
@@ -302,7 +305,7 @@ impl<'z> Slabs<'z> {
     pub(crate) fn shrink(&mut self) -> Option<Frame<'z>> {
         if let Some(slab) = self.kept {
             // SAFETY: the slab that is kept is alive: only this function ends it, and forgets it then.
-            let in_use = unsafe { slab.as_ref() }.in_use;
+            let in_use = unsafe { (*slab.as_ptr()).in_use };
             if in_use == 0 {
                 self.kept = None;
                 return Some(self.release(slab, false));
@@ -320,11 +323,11 @@ impl<'z> Slabs<'z> {
         let mut at = self.partial[usize::from(from_reserve)].head;
         while let Some(slab) = at {
             // SAFETY: slabs on a list are alive.
-            let header = unsafe { slab.as_ref() };
-            if header.in_use == 0 {
+            let (in_use, next) = unsafe { ((*slab.as_ptr()).in_use, (*slab.as_ptr()).next) };
+            if in_use == 0 {
                 return Some(slab);
             }
-            at = header.next;
+            at = next;
         }
         None
     }
