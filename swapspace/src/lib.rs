@@ -39,7 +39,8 @@
 //!
 //! # Modules, from below
 //!
-//! `time`; `address_space` (the contract), `conformance` (its suite), `backend` (RAM); `entry`,
+//! `time`; `address_space` (the contract), `conformance` (its suite), `backend` (RAM, and any
+//! [`Medium`] that reads and writes at once); `entry`,
 //! `slots` and `area` (the books of slots), `header` (of `mkswap`), `space` (several areas);
 //! `histogram`; `pager` (`fault`, `reclaim` and `complete` move the pages, `prefetch` those that
 //! nobody asked for yet; `swapoff` empties an area; `eviction`, `readahead`, `queue`, `requests` and
@@ -48,7 +49,8 @@
 //!
 //! # Features
 //!
-//! `std`: the host's critical section, for hosted programs. `defmt`: formats for errors and
+//! `std`: the host's critical section, for hosted programs. `embedded-storage`: block devices as
+//! swap space (`BlockMedium`). `defmt`: formats for errors and
 //! statistics. `ablation`: every `Mechanism` can be switched off (`ablate`), for tests and
 //! demonstrations; never enable it in a product.
 //!
@@ -86,7 +88,9 @@ pub use address_space::{
     PageFrame, Refused, Slot, SpaceError, SubmitError, SwapIo, Ticket,
 };
 pub use area::{ActivateError, AreaStats, DeactivateError, Misfit, SwapArea};
-pub use backend::{RamError, RamSpace};
+#[cfg(feature = "embedded-storage")]
+pub use backend::{BlockError, BlockMedium};
+pub use backend::{Medium, MediumError, MediumSpace, RamError, RamSpace};
 pub use budget::TableSizes;
 pub use conformance::{Clause, Report, Violation, conformance};
 pub use entry::{SlotRun, SwapEntry};
