@@ -10,10 +10,10 @@ use nfs_swap::transport::std::StdUdp;
 use nfs_swap::{SwapFileConfig, SwapFileError};
 use support::scripted::{Answer, Call, READ, Scripted, WRITE, reply};
 use support::{
-    PAGE, Swap, activate, complete, config, deactivate, page, read, submit, swap_over, url, wait,
-    write,
+    PAGE, Swap, activate, complete, config, deactivate, now, page, read, submit, swap_over, url,
+    wait, write,
 };
-use swapspace::{IoOp, conformance};
+use swapspace::{AddressSpace, IoOp, conformance};
 
 fn over(server: &Scripted, slots: u32, change: impl FnOnce(&mut SwapFileConfig)) -> Swap<StdUdp> {
     let url = url(server.address);
@@ -190,11 +190,34 @@ fn a_port_without_a_server_is_named() {
         activate(&mut swap).unwrap_err(),
         SwapFileError::Connect { port, why }
     );
+    // At once, and not after all the time that activation has.
+    assert!(swap.stats().resets <= 2);
+}
+
+#[test]
+fn what_is_overdue_leaves_in_the_same_poll() {
+    let mut lost = 1;
+    let (_server, mut swap) = start(move |call| match call.is(READ) && lost > 0 {
+        true => {
+            lost -= 1;
+            Answer::Silence
+        }
+        false => Answer::Normal,
+    });
+    activate(&mut swap).unwrap();
+    submit(&mut swap, IoOp::Read, 3, [vec![0; PAGE].into()]).unwrap();
+    assert!(swap.poll(now()).is_none());
+    let before = swap.stats().bytes_out;
+    // Long before it could be due by the clock.
+    let due = now() + Duration::from_millis(200);
+    assert!(swap.poll(due).is_none());
+    assert_eq!(swap.stats().resent, 1);
+    assert!(swap.stats().bytes_out > before);
 }
 
 #[test]
 fn a_cluster_is_no_longer_than_a_datagram_carries() {
-    let (_server, mut swap) = start(|call| match call.is(19) {
+    let server = Scripted::start_udp(|call| match call.is(19) {
         // FSINFO promises transfers of a megabyte.
         true => {
             let most = 1 << 20;
@@ -203,6 +226,7 @@ fn a_cluster_is_no_longer_than_a_datagram_carries() {
         }
         false => Answer::Normal,
     });
+    let mut swap = over(&server, 16, |config| config.page_size = 16_384);
     let geometry = activate(&mut swap).unwrap();
     let bytes = u32::from(geometry.max_frames) * geometry.page_size;
     assert!(geometry.max_frames >= 1 && bytes <= 65_320);

@@ -359,6 +359,20 @@ fn what_does_not_fit_into_a_datagram_is_refused() {
 }
 
 #[test]
+fn a_reply_longer_than_was_bargained_for_is_dropped() {
+    let mut pair = Pair::new();
+    pair.client.config.framing = Framing::Datagram {
+        send_max: UDP_PAYLOAD_MAX,
+        recv_max: 500,
+    };
+    pair.submit(IoOp::Read, 1);
+    let xid = pair.xids()[0];
+    pair.receive(&read_reply(xid, &[1; PAGE]));
+    assert!(pair.done().is_none());
+    assert_eq!(pair.client.stats().malformed, 1);
+}
+
+#[test]
 fn the_call_beside_the_requests_is_repeated_and_only_a_whole_reply_counts() {
     let mut pair = Pair::new();
     let file = Fh::new(b"file").unwrap();

@@ -293,6 +293,19 @@ mod tests {
     }
 
     #[test]
+    fn what_came_from_elsewhere_before_the_socket_was_connected_is_dropped() {
+        let (peer, port) = peer();
+        let mut transport = transport(port);
+        say(&mut transport, b"call");
+        let (_, from) = peer.recv_from(&mut [0; 8]).unwrap();
+        // As if it had been connected to another one since.
+        transport.peer.set_port(port ^ 1);
+        peer.send_to(b"early", from).unwrap();
+        assert!(hear(&mut transport).is_empty());
+        assert_eq!(transport.strangers(), 1);
+    }
+
+    #[test]
     fn nobody_there_is_an_error_until_the_server_was_heard() {
         let (gone, port) = peer();
         drop(gone);
