@@ -639,7 +639,22 @@ fn ndp(
         |addr: Ipv6Addr| against.is_local(addr.into()),
     );
     let received = against.direction == Direction::Received;
-    let serves = match NdiscRepr::parse(packet).ok()? {
+    let message = NdiscRepr::parse(packet).ok()?;
+    // Nobody on a link has such an address: it stands for one of IPv4.
+    let about_ipv4 = match message {
+        NdiscRepr::NeighborSolicit { target_addr, .. }
+        | NdiscRepr::NeighborAdvert { target_addr, .. } => mapped(target_addr),
+        NdiscRepr::Redirect {
+            target_addr,
+            dest_addr,
+            ..
+        } => mapped(target_addr) || mapped(dest_addr),
+        NdiscRepr::RouterSolicit { .. } | NdiscRepr::RouterAdvert { .. } => false,
+    };
+    if about_ipv4 {
+        return Some(Class::Icmp);
+    }
+    let serves = match message {
         NdiscRepr::RouterSolicit { .. } => {
             !received
                 && (peer(destination) || destination == all_routers && any_ipv6(against.flows)?)

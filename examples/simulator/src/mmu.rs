@@ -141,6 +141,13 @@ pub(crate) fn difference(bytes: &[u8], tag: u64) -> Option<(usize, u64)> {
     Some((wrong.0 * 8, wrong.1))
 }
 
+/// Whether a page is what `fill` wrote, but for bytes that are zero.
+pub(crate) fn differs_in_zeros_alone(bytes: &[u8], tag: u64) -> bool {
+    let words = bytes.chunks_exact(8).enumerate();
+    let mut pairs = words.flat_map(|(i, word)| word.iter().zip(pattern(tag, i).to_le_bytes()));
+    pairs.all(|(is, was)| *is == 0 || *is == was)
+}
+
 /// A page that was never written is all zeros.
 const fn pattern(tag: u64, word: usize) -> u64 {
     if tag == 0 {
